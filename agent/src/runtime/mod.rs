@@ -1,0 +1,238 @@
+//! What starts an instance's processes, behind one trait.
+//!
+//! A runtime is one folder under this module that passes the shared conformance suite
+//! (`conformance.rs`). It works on *start folders* (`instances/ID/starts/N/`): everything it needs to
+//! find its processes again is in there, so that an agent which was restarted, killed or upgraded
+//! adopts what still runs instead of starting it a second time.
+//!
+//! The trait is object safe. Its calls are synchronous, because they are short sequences of system
+//! calls; those marked **blocking** may take up to seconds and belong in `spawn_blocking`.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+
+use berth_model::node::RuntimeKind;
+use berth_shim::spec::Spec;
+use berth_shim::state::ProcessIdentity;
+
+/// One start of an instance, to be launched.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// The start folder, absolute. It is created with its parents; it must not hold a start already.
+    pub dir: PathBuf,
+    /// What to run. Its `instance` and `start` must be those the folder stands for.
+    pub spec: Spec,
+}
+
+/// A start that runs, or ran when the handle was made. Cheap to clone; holds no resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handle {
+    /// The start folder.
+    pub dir: PathBuf,
+    /// Text form of the instance.
+    pub instance: String,
+    /// Number of the start, from 1.
+    pub start: u32,
+    /// The boot in which it runs (part of the identity of its log stream).
+    pub boot_id: String,
+    /// The shim. With the boot id it can never be mistaken for a process that reuses its pid.
+    pub supervisor: ProcessIdentity,
+}
+
+/// What [`Runtime::adopt`] found in a start folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Adopted {
+    /// It still runs, untouched.
+    Running(Handle),
+    /// It ended in order and left its final state.
+    Ended(EndState),
+    /// It ended without leaving a final state: the supervisor was killed, or the node restarted.
+    /// What was left of it has been killed. The reason is `SupervisorLost` or `NodeRestarted`.
+    Lost(EndState),
+    /// Nothing was ever started here, and now nothing will be: a launch that was under way when the
+    /// agent died has been called off.
+    Nothing,
+}
+
+/// How one named process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessEnd {
+    /// Name of the process in the spec.
+    pub name: String,
+    /// How it ended.
+    pub end: End,
+}
+
+/// An ending, as the kernel reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// It called exit.
+    Exited {
+        /// Exit code.
+        code: i32,
+    },
+    /// A signal ended it.
+    Signaled {
+        /// Signal number.
+        signal: i32,
+        /// A core was dumped.
+        core: bool,
+    },
+    /// It could not be executed.
+    FailedToStart {
+        /// The system's error text.
+        error: String,
+    },
+    /// It was never tried, because another process failed to start before.
+    NotStarted,
+    /// Not known, because the supervisor was lost.
+    Unknown,
+}
+
+/// Why a start ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndReason {
+    /// It was told to stop, and did (or was killed after its grace).
+    Stopped,
+    /// A process ended by itself; the others were ended because of it.
+    Process(ProcessEnd),
+    /// The shim was killed, so that no exit status is known.
+    SupervisorLost,
+    /// The node booted anew meanwhile.
+    NodeRestarted,
+}
+
+impl EndReason {
+    /// The typed word for events and `berth service show`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Process(ProcessEnd { end, .. }) => match end {
+                End::Exited { .. } => "exited",
+                End::Signaled { .. } => "signaled",
+                End::FailedToStart { .. } | End::NotStarted => "failed-to-start",
+                End::Unknown => "supervisor-lost",
+            },
+            Self::SupervisorLost => "supervisor-lost",
+            Self::NodeRestarted => "node-restarted",
+        }
+    }
+}
+
+/// The end of a start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndState {
+    /// Why.
+    pub reason: EndReason,
+    /// A stop was requested before it ended.
+    pub stop_requested: bool,
+    /// Every named process, in the spec's order.
+    pub processes: Vec<ProcessEnd>,
+    /// When it was started, Unix milliseconds; 0 if not known.
+    pub started_at_ms: u64,
+    /// When it ended, Unix milliseconds; none if not known.
+    pub ended_at_ms: Option<u64>,
+    /// The end of what it wrote to stderr (up to 2 KiB, lossily UTF-8).
+    pub stderr_tail: Option<String>,
+}
+
+/// Who listens on a port of the loopback address that instances are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortOwner {
+    /// The instance.
+    Instance,
+    /// Somebody else, or somebody else too (`SO_REUSEPORT`).
+    Other {
+        /// Its pid, where it may be seen.
+        pid: Option<u32>,
+    },
+    /// No socket listens where `127.0.0.1:port` leads to.
+    Nobody,
+}
+
+/// What a start uses, all its processes and the shim together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProcessStats {
+    /// Resident memory in bytes (shared pages count in each process).
+    pub rss_bytes: u64,
+    /// User and system time since the start in milliseconds, including that of processes gone.
+    pub cpu_ms: u64,
+    /// How many processes there are, without the shim.
+    pub processes: u32,
+}
+
+/// Why a runtime could not do as told.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The launch makes no sense (no process, a folder already in use, …); trying again is no use.
+    #[error("cannot launch in {dir:?}: {why}")]
+    Launch {
+        /// The start folder.
+        dir: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The shim did not report in time, or ended without a state; whatever it started was killed.
+    #[error("the supervisor of {dir:?} did not come up: {why}")]
+    Supervisor {
+        /// The start folder.
+        dir: PathBuf,
+        /// What it said, or that it said nothing.
+        why: String,
+    },
+    /// A state that this version cannot read; its processes were left alone.
+    #[error("cannot read the state in {dir:?}")]
+    State {
+        /// The start folder.
+        dir: PathBuf,
+        /// What is wrong with it.
+        source: berth_shim::state::StateError,
+    },
+    /// The system refused.
+    #[error("cannot {what}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// The system's error.
+        source: std::io::Error,
+    },
+}
+
+/// The future of [`Runtime::ended`].
+pub type Ended = Pin<Box<dyn Future<Output = EndState> + Send + 'static>>;
+
+/// Starts, finds again, watches and ends instances on one node.
+pub trait Runtime: Send + Sync + 'static {
+    /// Which runtime this is.
+    fn kind(&self) -> RuntimeKind;
+
+    /// Persists the spec and launches. Returns once the supervisor has left its first state, which
+    /// may already be the end (a command that cannot be executed): [`Runtime::ended`] tells.
+    /// **Blocking**, bounded by some seconds. After an error nothing of it is left running.
+    fn start(&self, launch: &Launch) -> Result<Handle, RuntimeError>;
+
+    /// Finds out what became of the start in a folder, after an agent's restart. Kills what a lost
+    /// supervisor left behind. **Blocking.**
+    fn adopt(&self, dir: &Path) -> Result<Adopted, RuntimeError>;
+
+    /// Begins the ordered stop: SIGTERM to all of its processes, the spec's `stop_grace`, SIGKILL.
+    /// Returns at once; [`Runtime::ended`] tells when it is done. Idempotent; a start that has ended
+    /// is no error.
+    fn stop(&self, handle: &Handle) -> Result<(), RuntimeError>;
+
+    /// Kills all of its processes now. Idempotent. **Blocking**: returns when none is left, bounded by
+    /// some seconds.
+    fn kill(&self, handle: &Handle) -> Result<(), RuntimeError>;
+
+    /// Waits for the end, however it comes. Cancel-safe (drop the future and ask again); at once if
+    /// it has ended already. Must be called within a tokio runtime. Nothing of the instance is
+    /// running any more when it resolves.
+    fn ended(&self, handle: &Handle) -> Ended;
+
+    /// Who listens on `port`. **Blocking** (reads `/proc`, milliseconds).
+    fn listeners(&self, handle: &Handle, port: u16) -> Result<PortOwner, RuntimeError>;
+
+    /// What it uses now; zero after its end. **Blocking** (reads `/proc`, milliseconds).
+    fn stats(&self, handle: &Handle) -> ProcessStats;
+}
