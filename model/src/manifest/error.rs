@@ -1,0 +1,160 @@
+//! What is wrong with a manifest.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// More errors than this help nobody; the rest is counted.
+const MOST_SHOWN: usize = 100;
+
+/// One mistake in a manifest.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ManifestError {
+    /// Line, from 1.
+    pub line: u32,
+    /// Column in characters, from 1.
+    pub column: u32,
+    /// What is wrong and what to write instead.
+    pub message: String,
+}
+
+/// Every mistake in a manifest, in the order of the file. Shown one per line as
+/// `berth.toml:7:3: unknown key "verison" in [package]; did you mean "version"?`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestErrors {
+    /// The file's name as it is to be shown.
+    pub file: String,
+    /// The mistakes; at least one.
+    pub errors: Vec<ManifestError>,
+}
+
+impl fmt::Display for ManifestErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, error) in self.errors.iter().enumerate() {
+            if number > 0 {
+                f.write_str("\n")?;
+            }
+            write!(
+                f,
+                "{}:{}:{}: {}",
+                self.file, error.line, error.column, error.message
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ManifestErrors {}
+
+/// Collects mistakes while a manifest is read.
+#[derive(Debug, Default)]
+pub(super) struct Sink {
+    found: RefCell<Vec<Found>>,
+}
+
+#[derive(Debug)]
+struct Found {
+    offset: usize,
+    message: String,
+    /// The mistake is that something is not there.
+    missing: bool,
+}
+
+impl Sink {
+    /// Notes a mistake at a byte offset.
+    pub(super) fn report(&self, offset: usize, message: String) {
+        self.found.borrow_mut().push(Found {
+            offset,
+            message,
+            missing: false,
+        });
+    }
+
+    /// Notes that something is not there.
+    pub(super) fn report_missing(&self, offset: usize, message: String) {
+        self.found.borrow_mut().push(Found {
+            offset,
+            message,
+            missing: true,
+        });
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.found.borrow().is_empty()
+    }
+
+    /// The collected mistakes. `syntax` holds those of the TOML parser: where there are any, what is
+    /// "missing" may only have been unreadable, and what stands on the same line is a consequence.
+    pub(super) fn finish(
+        self,
+        text: &str,
+        file: &str,
+        syntax: Vec<(usize, String)>,
+    ) -> ManifestErrors {
+        let lines = Lines::new(text);
+        let broken: BTreeSet<usize> = syntax.iter().map(|(at, _)| lines.line(*at)).collect();
+        let mut found = syntax;
+        for Found {
+            offset,
+            message,
+            missing,
+        } in self.found.into_inner()
+        {
+            if broken.is_empty() || (!missing && !broken.contains(&lines.line(offset))) {
+                found.push((offset, message));
+            }
+        }
+        found.sort();
+        found.dedup();
+        let more = found.len().saturating_sub(MOST_SHOWN);
+        found.truncate(MOST_SHOWN);
+        let mut errors: Vec<ManifestError> = found
+            .into_iter()
+            .map(|(at, message)| lines.locate(at, message))
+            .collect();
+        if more > 0
+            && let Some(last) = errors.last_mut()
+        {
+            last.message.push_str(&format!(" (and {more} more errors)"));
+        }
+        ManifestErrors {
+            file: file.to_owned(),
+            errors,
+        }
+    }
+}
+
+/// Where the lines of a text start, so that locating many mistakes does not read it each time.
+struct Lines<'a> {
+    text: &'a str,
+    starts: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    fn new(text: &'a str) -> Self {
+        let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let starts = std::iter::once(0)
+            .chain(newlines.map(|(at, _)| at + 1))
+            .collect();
+        Self { text, starts }
+    }
+
+    /// The line's number, from 1.
+    fn line(&self, offset: usize) -> usize {
+        self.starts.partition_point(|start| *start <= offset)
+    }
+
+    fn locate(&self, offset: usize, message: String) -> ManifestError {
+        let end = self.text.floor_char_boundary(offset);
+        let line = self.line(end);
+        let start = self.starts.get(line - 1).copied().unwrap_or(0);
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        ManifestError {
+            line: number(line),
+            column: number(self.text[start..end].chars().count() + 1),
+            message,
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The sections about what is started and how its health is known.
+
+use super::convert::{
+    boolean, checked, json, just_true, list, map, parsed, string, strings, whole, word,
+};
+use super::rules::{self, JOB_VARIABLES, TRANSFORM_VARIABLES};
+use super::section::{Field, Section};
+use super::sections::positive;
+use super::{
+    Health, HealthCheck, Job, Module, ModuleKind, Preset, Protocol, TfServing, Transform,
+    default_stop_grace,
+};
+
+/// Flags of TensorFlow Serving that Berth sets itself.
+const OWN_FLAGS: [&str; 5] = [
+    "--port",
+    "--rest_api_port",
+    "--model_name",
+    "--model_base_path",
+    "--model_config_file",
+];
+
+/// `[module]`.
+pub(super) fn module(root: &Section<'_, '_>) -> Option<Module> {
+    let known = [
+        "kind",
+        "command",
+        "preset",
+        "env",
+        "predict_path",
+        "protocol",
+        "stop_grace",
+        "dockerfile",
+        "image",
+    ];
+    let Some(section) = root.section("module", "[module]", &known)? else {
+        return root.missing(
+            "missing section [module]: it needs kind = \"tf-serving\", or kind = \"custom\" and \
+             command",
+        );
+    };
+    let kinds = [
+        ("tf-serving", ModuleKind::TfServing),
+        ("custom", ModuleKind::Custom),
+    ];
+    let kind = section.required("kind", |field| word(field, &kinds));
+    let command = section.or("command", Vec::new(), |field| command(field, &[]));
+    let presets = [("binary", Preset::Binary), ("python", Preset::Python)];
+    let preset = section.optional("preset", |field| word(field, &presets));
+    let protocols = [("http1", Protocol::Http1), ("h2c", Protocol::H2c)];
+    let env = section.or("env", Default::default(), |field| {
+        map(field, rules::env_name, string)
+    });
+    let predict_path = section.optional("predict_path", |field| checked(field, rules::http_path));
+    let protocol = section.or("protocol", Protocol::default(), |field| {
+        word(field, &protocols)
+    });
+    let stop_grace = section.or("stop_grace", default_stop_grace(), parsed);
+    let dockerfile = section.optional("dockerfile", |field| checked(field, rules::package_path));
+    let image = section.optional("image", |field| checked(field, rules::image));
+    let fits = kind.and_then(|kind| startable(&section, kind));
+    fits?;
+    Some(Module {
+        kind: kind?,
+        command: command?,
+        preset: preset?,
+        env: env?,
+        predict_path: predict_path?,
+        protocol: protocol?,
+        stop_grace: stop_grace?,
+        dockerfile: dockerfile?,
+        image: image?,
+    })
+}
+
+/// Whether kind, command and preset together say what to start.
+fn startable(section: &Section<'_, '_>, kind: ModuleKind) -> Option<()> {
+    match kind {
+        ModuleKind::Custom if !section.has("command") => section.missing(
+            "missing key \"command\" in [module]: a custom module needs the program to start, as \
+             in command = [\"./server\"]",
+        ),
+        ModuleKind::TfServing if section.has("preset") => {
+            section.fail(Some("preset"), "a preset is only for kind = \"custom\"")
+        }
+        _ => Some(()),
+    }
+}
+
+/// A program and its arguments; `further` are the variables it has beside the module's.
+fn command(field: Field<'_, '_>, further: &[&str]) -> Option<Vec<String>> {
+    let words = list(field.inner(field.value), "an array of strings", |item| {
+        checked(item, |text| rules::argument(&text, further).map(|()| text))
+    })?;
+    match words.first().map(String::as_str) {
+        Some("") => field.fail("the program's name is empty"),
+        Some(_) => Some(words),
+        None => field.fail("the command is empty: write a program and its arguments"),
+    }
+}
+
+/// `[tf-serving]`.
+pub(super) fn tf_serving(
+    root: &Section<'_, '_>,
+    kind: Option<ModuleKind>,
+) -> Option<Option<TfServing>> {
+    let known = ["batching", "extra_flags", "warmup"];
+    let Some(section) = root.section("tf-serving", "[tf-serving]", &known)? else {
+        return Some(None);
+    };
+    let fits = match kind {
+        Some(ModuleKind::Custom) => section.fail(
+            None,
+            "this section is only for a [module] of kind = \"tf-serving\"",
+        ),
+        _ => Some(()),
+    };
+    let batching = section.or("batching", Default::default(), |field| {
+        map(field, rules::label_key, json)
+    });
+    let extra_flags = section.or("extra_flags", Vec::new(), |field| {
+        let flags = strings(field.inner(field.value))?;
+        for flag in &flags {
+            let name = flag.split('=').next().unwrap_or_default();
+            if !name.starts_with("--") {
+                return field.fail(&format!("{flag:?} is no flag: write \"--name=value\""));
+            }
+            if OWN_FLAGS.contains(&name) {
+                return field.fail(&format!("{name} is set by Berth; leave it out"));
+            }
+        }
+        Some(flags)
+    });
+    let warmup = section.or("warmup", false, boolean);
+    fits?;
+    Some(Some(TfServing {
+        batching: batching?,
+        extra_flags: extra_flags?,
+        warmup: warmup?,
+    }))
+}
+
+/// `[transform]`.
+pub(super) fn transform(root: &Section<'_, '_>) -> Option<Option<Transform>> {
+    let Some(section) = root.section("transform", "[transform]", &["command"])? else {
+        return Some(None);
+    };
+    let command = section.required("command", |field| command(field, &TRANSFORM_VARIABLES))?;
+    Some(Some(Transform { command }))
+}
+
+/// `[job]`.
+pub(super) fn job(root: &Section<'_, '_>) -> Option<Option<Job>> {
+    let Some(section) = root.section("job", "[job]", &["command"])? else {
+        return Some(None);
+    };
+    let command = section.required("command", |field| command(field, &JOB_VARIABLES))?;
+    Some(Some(Job { command }))
+}
+
+/// `[health]`: at most one of `http`, `grpc` and `tcp`; none means `tcp`.
+pub(super) fn health(root: &Section<'_, '_>) -> Option<Health> {
+    let known = [
+        "http",
+        "grpc",
+        "tcp",
+        "start_timeout",
+        "interval",
+        "unhealthy_after",
+    ];
+    let default = Health::default();
+    let Some(section) = root.section("health", "[health]", &known)? else {
+        return Some(default);
+    };
+    let http = section.optional("http", |field| checked(field, rules::http_path));
+    let grpc = section.optional("grpc", just_true);
+    let tcp = section.optional("tcp", just_true);
+    let kinds: Vec<&str> = ["http", "grpc", "tcp"]
+        .into_iter()
+        .filter(|key| section.has(key))
+        .collect();
+    let single = match kinds[..] {
+        [_, second, ..] => section.fail(
+            Some(second),
+            &format!("choose one check, not {}", kinds.join(" and ")),
+        ),
+        _ => Some(()),
+    };
+    let start_timeout = section.or("start_timeout", default.start_timeout, positive);
+    let interval = section.or("interval", default.interval, positive);
+    let unhealthy_after = section.or("unhealthy_after", default.unhealthy_after, |field| {
+        whole(field, 1)
+    });
+    single?;
+    let check = match (http?, grpc?, tcp?) {
+        (Some(path), _, _) => HealthCheck::Http(path),
+        (None, Some(()), _) => HealthCheck::Grpc,
+        (None, None, _) => default.check,
+    };
+    Some(Health {
+        check,
+        start_timeout: start_timeout?,
+        interval: interval?,
+        unhealthy_after: unhealthy_after?,
+    })
+}
