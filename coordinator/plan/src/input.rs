@@ -1,0 +1,138 @@
+//! What a plan is made from.
+
+use std::collections::BTreeMap;
+
+use berth_model::id::{GatewayName, InstanceId, NodeName, ServiceName, Slot};
+use berth_model::instance::{Phase, Stage};
+use berth_model::node::RuntimeKind;
+use berth_model::resources::Resources;
+use berth_model::route::Order;
+use berth_model::service::ServiceRecord;
+use berth_model::time::{Monotonic, Span};
+
+/// What users want.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Desired {
+    /// The services.
+    pub services: BTreeMap<ServiceName, ServiceRecord>,
+    /// What an instance of (service, revision) needs of its node.
+    pub needs: BTreeMap<(ServiceName, u32), Needs>,
+}
+
+/// What an instance needs of its node.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Needs {
+    /// Amounts to reserve.
+    pub resources: Resources,
+    /// What starts it.
+    pub runtime: RuntimeKind,
+    /// Labels the node must have.
+    pub labels: BTreeMap<String, String>,
+    /// Time its module may take to stop, for the drain and stop deadlines.
+    pub stop_grace: Span,
+}
+
+/// What is there.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Observed {
+    /// The nodes.
+    pub nodes: BTreeMap<NodeName, NodeSeen>,
+    /// All instances that have a record.
+    pub instances: BTreeMap<InstanceId, InstanceSeen>,
+    /// Highest attempt ever committed per slot, also of instances long gone.
+    pub attempts: BTreeMap<Slot, u32>,
+    /// The gateways that are known.
+    pub gateways: BTreeMap<GatewayName, GatewaySeen>,
+    /// When this coordinator began to listen; silence before that does not count.
+    pub started: Monotonic,
+    /// Set after a restore until every node has been heard of or the lease is over: nothing may be
+    /// created, drained or stopped yet.
+    pub settling: bool,
+    /// Deadlines and limits.
+    pub settings: Settings,
+}
+
+/// One node as seen.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct NodeSeen {
+    /// Takes one instance at a time.
+    pub exclusive: bool,
+    /// What it has in all.
+    pub capacity: Resources,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Runtimes that work there.
+    pub runtimes: Vec<RuntimeKind>,
+    /// Takes no new instances.
+    pub cordoned: bool,
+    /// Was declared lost (persisted).
+    pub lost: bool,
+    /// Whether its agent is there.
+    pub session: Session,
+}
+
+/// Whether an agent is there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Session {
+    /// It has a live session.
+    Connected,
+    /// Last heard of then; for nodes not heard of since the coordinator's start, that start.
+    Silent(Monotonic),
+    /// Known from the store only, not heard of yet.
+    #[default]
+    NotYet,
+}
+
+/// One instance as seen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InstanceSeen {
+    /// Its node.
+    pub node: NodeName,
+    /// How far its stopping has come (persisted).
+    pub stage: Stage,
+    /// What its agent last said.
+    pub phase: Phase,
+    /// Whether its (connected) agent has it in what it reports. False only when the agent was heard
+    /// in this term and did not have it.
+    pub reported: bool,
+    /// When it began draining, or this coordinator's start if that was before.
+    pub draining_since: Option<Monotonic>,
+    /// The first published table without it.
+    pub out_since: Option<Order>,
+}
+
+/// One gateway as seen.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct GatewaySeen {
+    /// Whether it is there.
+    pub session: Session,
+    /// The table it uses for every request from now on.
+    pub acknowledged: Order,
+    /// Its requests in flight by instance; absent is none.
+    pub in_flight: BTreeMap<InstanceId, u64>,
+}
+
+/// Deadlines and limits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Silence after which a node is lost.
+    pub node_lease: Span,
+    /// Silence after which a gateway no longer holds up stopping.
+    pub gateway_lease: Span,
+    /// Longest time an instance drains.
+    pub drain_deadline: Span,
+    /// Share of nodes (percent) that may fall silent within one lease before replacing waits.
+    pub mass_loss_percent: u32,
+}
+
+/// 30 s node lease, 15 s gateway lease, 30 s drain deadline, 30 %.
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            node_lease: Span::secs(30),
+            gateway_lease: Span::secs(15),
+            drain_deadline: Span::secs(30),
+            mass_loss_percent: 30,
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What a plan says.
+
+use berth_model::id::{GatewayName, InstanceId, NodeName, ServiceName};
+use berth_model::time::Monotonic;
+
+/// What to do now, what waits and why, and when to look again.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    /// What to do, in order. Each is committed before it is applied.
+    pub actions: Vec<Action>,
+    /// What is not done and why.
+    pub waiting: Vec<Waiting>,
+    /// When time alone changes the plan; none if only news can.
+    pub wake: Option<Monotonic>,
+}
+
+/// One change to commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// The rollout gives a revision another number of instances.
+    SetReplicas {
+        /// The service.
+        service: ServiceName,
+        /// The revision.
+        revision: u32,
+        /// Instances it shall have now.
+        replicas: u32,
+    },
+    /// An old revision has no instances left and is not wanted.
+    DropRevision {
+        /// The service.
+        service: ServiceName,
+        /// The revision.
+        revision: u32,
+    },
+    /// A deleted service has no instances left.
+    DropService {
+        /// The service.
+        service: ServiceName,
+    },
+    /// Start a new instance (its attempt is committed with it).
+    Create {
+        /// Its identity.
+        id: InstanceId,
+        /// Where.
+        node: NodeName,
+    },
+    /// Take it out of the route table (stage draining).
+    Drain {
+        /// Which.
+        id: InstanceId,
+        /// For the event, as in `scale-down`, `replaced by revision 2`, `service deleted`.
+        why: String,
+    },
+    /// Tell it to stop (stage stopping): the gateways have let go of it.
+    Stop {
+        /// Which.
+        id: InstanceId,
+        /// Whether the drain deadline was over before every gateway had let go.
+        deadline: bool,
+    },
+    /// Its record goes: it has stopped, or its node is gone for good.
+    Forget {
+        /// Which.
+        id: InstanceId,
+    },
+    /// Its node was lost (stage lost): fenced, to be replaced.
+    LoseInstance {
+        /// Which.
+        id: InstanceId,
+    },
+    /// The node's lease is over.
+    LoseNode {
+        /// Which.
+        node: NodeName,
+    },
+    /// A lost node is back.
+    ReturnNode {
+        /// Which.
+        node: NodeName,
+    },
+    /// A gateway has been silent for its lease: stopping no longer waits for it.
+    ForgetGateway {
+        /// Which.
+        gateway: GatewayName,
+    },
+}
+
+/// One thing that is not done yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// The service it concerns.
+    pub service: ServiceName,
+    /// Why.
+    pub reason: WaitReason,
+}
+
+/// Why something is not done; typed, shown to people by `Display`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WaitReason {
+    /// No node can take a wanted instance.
+    NoNode {
+        /// Instances that wait.
+        missing: u32,
+        /// Nodes there are.
+        nodes: u32,
+        /// How many nodes were rejected for which reason, as in (3, "no GPU"), most first.
+        rejected: Vec<(u32, String)>,
+        /// What to do about it.
+        advice: String,
+    },
+    /// Too many nodes fell silent at once.
+    MassLoss {
+        /// Silent nodes.
+        silent: u32,
+        /// Nodes there are.
+        nodes: u32,
+    },
+    /// A new revision's instances are not healthy yet.
+    RolloutWaits {
+        /// The new revision.
+        revision: u32,
+        /// Of its instances, how many are healthy.
+        healthy: u32,
+        /// How many it has now.
+        instances: u32,
+    },
+    /// An instance drains.
+    Draining {
+        /// Which.
+        id: InstanceId,
+        /// What it waits for.
+        on: String,
+    },
+    /// An instance is told to stop and has not yet.
+    Stopping {
+        /// Which.
+        id: InstanceId,
+    },
+    /// The coordinator was restored from a backup and looks before it acts.
+    Settling,
+}

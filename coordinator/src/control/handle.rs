@@ -1,0 +1,182 @@
+//! How every edge (REST, agents' sessions, gateways) talks to the control actor.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use berth_model::api::{
+    CreateToken, Deploy, GatewayView, ModelView, NodeView, ServiceView, StatusView, TokenView,
+};
+use berth_model::digest::BlobDigest;
+use berth_model::event::Event;
+use berth_model::gateway::GatewayReport;
+use berth_model::id::{GatewayName, InstanceId, ModelName, NodeName, ServiceName};
+use berth_model::instance::{InstanceSpec, InstanceStatus};
+use berth_model::node::Facts;
+use berth_model::problem::Problem;
+use berth_model::route::{Order, Table};
+use berth_model::service::ModelVersion;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+/// Answer of a command: sent only once what it acknowledges is on disk.
+pub type Reply<T> = oneshot::Sender<Result<T, Problem>>;
+
+/// Identifies one connection of an agent or gateway within this process.
+pub type ConnectionId = u64;
+
+/// Everything that can be asked of the control actor.
+pub enum Command {
+    /// A verified package becomes a model version (`serial` and `pushed` are set by control).
+    /// Same version and digest again: the one that is there. Same version, other digest: conflict.
+    RegisterModel(Box<ModelVersion>, Reply<ModelVersion>),
+    /// Create or change a service.
+    Deploy(Box<Deploy>, Reply<ServiceView>),
+    /// Change a service's number of instances.
+    Scale(ServiceName, u32, Reply<ServiceView>),
+    /// Delete a service.
+    Delete(ServiceName, Reply<ServiceView>),
+    /// Make a join token.
+    CreateToken(CreateToken, Reply<TokenView>),
+    /// All models.
+    Models(Reply<Vec<ModelView>>),
+    /// One model.
+    Model(ModelName, Reply<ModelView>),
+    /// All services.
+    Services(Reply<Vec<ServiceView>>),
+    /// One service.
+    Service(ServiceName, Reply<ServiceView>),
+    /// All nodes.
+    Nodes(Reply<Vec<NodeView>>),
+    /// One node.
+    Node(NodeName, Reply<NodeView>),
+    /// All gateways.
+    Gateways(Reply<Vec<GatewayView>>),
+    /// What is wrong?
+    Status(Reply<StatusView>),
+    /// Events with a higher number, oldest first, and all later ones through the receiver.
+    Events(u64, Reply<(Vec<Event>, broadcast::Receiver<Event>)>),
+    /// A machine wants to join; checks and uses up the token; answers with the name it got.
+    Join(Box<Join>, Reply<NodeName>),
+    /// Whose key is this (SHA-256 hex of SubjectPublicKeyInfo)? Not-found if no node's.
+    NodeByKey(String, Reply<NodeName>),
+    /// An agent opens its session. Errors become a refusal (`Problem::kind` ends in its code).
+    AgentOpened(Box<AgentOpened>, Reply<ConnectionId>),
+    /// Status changes of an agent; answered when on disk.
+    AgentStatus(
+        ConnectionId,
+        Vec<InstanceStatus>,
+        Vec<InstanceId>,
+        Reply<()>,
+    ),
+    /// Something was heard of an agent (any message).
+    AgentHeard(ConnectionId),
+    /// An agent acknowledged or refused a desired set.
+    AgentAcknowledged(ConnectionId, Order, Option<String>),
+    /// An agent's session is over.
+    AgentClosed(ConnectionId),
+    /// A gateway begins to follow; answers with its connection and the table to watch.
+    GatewayOpened(
+        GatewayName,
+        String,
+        Reply<(ConnectionId, watch::Receiver<Arc<Table>>)>,
+    ),
+    /// A gateway's report.
+    GatewayReported(ConnectionId, GatewayReport),
+    /// A gateway's stream is over.
+    GatewayClosed(ConnectionId),
+    /// Which blob is this digest's package? Only digests of registered models. For FetchBlob.
+    BlobWanted(BlobDigest, Reply<u64>),
+}
+
+/// A machine that wants to join.
+pub struct Join {
+    /// Token's public part.
+    pub token_id: String,
+    /// Token's secret part.
+    pub token_secret: String,
+    /// SHA-256 hex of the CSR's public key.
+    pub key_hash: String,
+    /// Wanted name; the host name's first label if empty.
+    pub name: String,
+    /// Its facts.
+    pub facts: Facts,
+}
+
+/// An agent that opens its session.
+pub struct AgentOpened {
+    /// The node, from its certificate's pinned key.
+    pub node: NodeName,
+    /// The agent process's random id.
+    pub incarnation: String,
+    /// The machine's facts.
+    pub facts: Facts,
+    /// Newest desired set it has.
+    pub accepted: Option<Order>,
+    /// Everything it knows of.
+    pub instances: Vec<InstanceStatus>,
+    /// What control sends it; bounded: a full one ends the session.
+    pub outbox: mpsc::Sender<ToAgent>,
+}
+
+/// What control sends to an agent.
+pub enum ToAgent {
+    /// The whole desired set.
+    Desired {
+        /// Its place in the order.
+        order: Order,
+        /// Its instances.
+        instances: Vec<InstanceSpec>,
+    },
+    /// Is anybody there? (Asked of an older session when a second one opens.)
+    Ping(u64),
+    /// The session is over, and why (code, message).
+    Refuse(String, String),
+}
+
+/// Cheap to clone; the only way to the control actor.
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) mailbox: mpsc::Sender<Command>,
+    /// Rings at every change of the services' views, for `watch`.
+    pub(super) changed: watch::Receiver<u64>,
+    /// Replans and facts for /metrics.
+    pub(super) metrics: Arc<super::Metrics>,
+}
+
+impl Handle {
+    /// Sends one command and waits for its answer. `unavailable` when control is shutting down.
+    pub async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Problem> {
+        let gone =
+            || Problem::unavailable("the coordinator is shutting down; try again in a moment");
+        let (reply, answer) = oneshot::channel();
+        self.mailbox
+            .send(command(reply))
+            .await
+            .map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// Sends one command that has no answer; lost only when control is shutting down.
+    pub async fn tell(&self, command: Command) {
+        // A closed mailbox means shutdown: nobody is left to act on it.
+        let _ = self.mailbox.send(command).await;
+    }
+
+    /// A receiver that changes whenever a service's view may have changed.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.clone()
+    }
+
+    /// Control's own figures.
+    pub fn metrics(&self) -> &super::Metrics {
+        &self.metrics
+    }
+}
+
+/// Labels as text, for messages.
+pub fn labels_text(labels: &BTreeMap<String, String>) -> String {
+    labels
+        .iter()
+        .map(|(k, v)| format!("{k}={v}"))
+        .collect::<Vec<_>>()
+        .join(",")
+}

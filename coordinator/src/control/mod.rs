@@ -1,0 +1,5 @@
+//! The control actor: the one owner of the fleet's state.
+
+mod handle;
+
+pub use handle::*;
