@@ -118,6 +118,9 @@ pub struct State {
     /// A stop was requested (it may have come after a process ended by itself: see `ended_by`).
     #[serde(default)]
     pub stop_requested: bool,
+    /// A stop was requested and something had to be killed when the grace was over.
+    #[serde(default)]
+    pub killed_after_grace: bool,
     /// Name of the process that ended, or failed to start, by itself and ended the rest with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_by: Option<String>,

@@ -12,6 +12,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
+use berth_model::instance::Reason;
 use berth_model::node::RuntimeKind;
 use berth_shim::spec::Spec;
 use berth_shim::state::ProcessIdentity;
@@ -93,8 +94,10 @@ pub enum End {
 /// Why a start ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndReason {
-    /// It was told to stop, and did (or was killed after its grace).
+    /// It was told to stop, and did.
     Stopped,
+    /// It was told to stop and had to be killed when its grace was over.
+    KilledAfterGrace,
     /// A process ended by itself; the others were ended because of it.
     Process(ProcessEnd),
     /// The shim was killed, so that no exit status is known.
@@ -103,19 +106,24 @@ pub enum EndReason {
     NodeRestarted,
 }
 
-impl EndReason {
-    /// The typed word for events and `berth service show`.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Stopped => "stopped",
-            Self::Process(ProcessEnd { end, .. }) => match end {
-                End::Exited { .. } => "exited",
-                End::Signaled { .. } => "signaled",
-                End::FailedToStart { .. } | End::NotStarted => "failed-to-start",
-                End::Unknown => "supervisor-lost",
-            },
-            Self::SupervisorLost => "supervisor-lost",
-            Self::NodeRestarted => "node-restarted",
+impl From<&EndReason> for Reason {
+    fn from(reason: &EndReason) -> Self {
+        match reason {
+            EndReason::Stopped => Self::StopRequested,
+            EndReason::KilledAfterGrace => Self::KilledAfterGrace,
+            EndReason::SupervisorLost => Self::SupervisorLost,
+            EndReason::NodeRestarted => Self::Rebooted,
+            EndReason::Process(ProcessEnd { name, end }) => {
+                let process = name.clone();
+                match end {
+                    End::Exited { code } => Self::Exited { process, code: *code },
+                    End::Signaled { signal, .. } => Self::Signaled { process, signal: *signal },
+                    End::FailedToStart { error } => {
+                        Self::FailedToStart { process, error: error.clone() }
+                    }
+                    End::NotStarted | End::Unknown => Self::SupervisorLost,
+                }
+            }
         }
     }
 }
@@ -160,6 +168,8 @@ pub struct ProcessStats {
     pub cpu_ms: u64,
     /// How many processes there are, without the shim.
     pub processes: u32,
+    /// Pid of the first named process, while it runs.
+    pub main_pid: Option<u32>,
 }
 
 /// Why a runtime could not do as told.
@@ -232,6 +242,10 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Who listens on `port`. **Blocking** (reads `/proc`, milliseconds).
     fn listeners(&self, handle: &Handle, port: u16) -> Result<PortOwner, RuntimeError>;
+
+    /// The ports on which any of its processes listens, sorted, on whatever address: what to tell
+    /// people when [`Runtime::listeners`] finds nobody. **Blocking** (reads `/proc`).
+    fn ports(&self, handle: &Handle) -> Result<Vec<u16>, RuntimeError>;
 
     /// What it uses now; zero after its end. **Blocking** (reads `/proc`, milliseconds).
     fn stats(&self, handle: &Handle) -> ProcessStats;
