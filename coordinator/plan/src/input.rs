@@ -26,10 +26,8 @@ pub struct Needs {
     pub resources: Resources,
     /// What starts it.
     pub runtime: RuntimeKind,
-    /// Labels the node must have.
+    /// Labels the node must have (a pool is one: `pool=NAME`).
     pub labels: BTreeMap<String, String>,
-    /// Time its module may take to stop, for the drain and stop deadlines.
-    pub stop_grace: Span,
 }
 
 /// What is there.

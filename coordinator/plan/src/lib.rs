@@ -1,10 +1,52 @@
 //! Planning for the whole fleet: pure functions from what is wanted and what is seen to what to do.
 //!
-//! No clock, no I/O, no randomness, no unordered map: the same input gives the same plan.
+//! No clock, no I/O, no randomness, no unordered map: the same input gives the same plan. The parts,
+//! in the order in which [`plan`] runs them over one working view:
+//!
+//! 1. `nodes`: leases, the mass-loss brake, fencing of what ran on lost nodes, silent gateways;
+//! 2. `stopping`: ordered stopping of what drains, forgetting of what has stopped;
+//! 3. `rollout`: how many instances each revision of a service shall have now;
+//! 4. `fill`: draining what is too much, placing what is missing (`place`).
 #![forbid(unsafe_code)]
 
+mod fill;
 mod input;
+mod nodes;
 mod output;
+mod place;
+mod rollout;
+mod stopping;
+mod view;
+mod wording;
+
+#[cfg(test)]
+mod fleet;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
 
 pub use input::{Desired, GatewaySeen, InstanceSeen, Needs, NodeSeen, Observed, Session, Settings};
 pub use output::{Action, Plan, WaitReason, Waiting};
+
+use berth_model::time::Monotonic;
+
+/// What to do now so that what is seen becomes what is wanted. `now` is on the same clock as the
+/// times in `observed`.
+pub fn plan(desired: &Desired, observed: &Observed, now: Monotonic) -> Plan {
+    let mut view = view::View::new(desired, observed, now);
+    if observed.settling {
+        for service in desired.services.keys() {
+            view.wait(service, WaitReason::Settling);
+        }
+        return view.plan;
+    }
+    nodes::plan(&mut view);
+    stopping::plan(&mut view);
+    for service in desired.services.values() {
+        let targets = rollout::targets(&mut view, service);
+        fill::plan(&mut view, service, &targets);
+    }
+    fill::drain_unwanted(&mut view);
+    view.plan
+}

@@ -1,0 +1,186 @@
+//! Draining what is too much, creating what is missing.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use berth_model::id::{InstanceId, Slot};
+use berth_model::instance::Stage;
+use berth_model::service::ServiceRecord;
+
+use crate::place::{self, Rejection, Rejections};
+use crate::view::View;
+use crate::{Action, Session, WaitReason};
+
+pub(crate) fn plan(view: &mut View<'_>, service: &ServiceRecord, targets: &BTreeMap<u32, u32>) {
+    let current = service.current().map(|r| r.number);
+    let why = |revision: u32| match current {
+        _ if service.deleting => "service deleted".to_owned(),
+        Some(current) if current != revision => format!("replaced by revision {current}"),
+        _ => "scaled down".to_owned(),
+    };
+    // Surplus first: what leaves and what comes are planned on the same view.
+    for (revision, target) in targets {
+        drain_surplus(view, service, *revision, *target, &why(*revision));
+    }
+    // The wanted revision is placed first where places are short.
+    for (revision, target) in targets.iter().rev() {
+        create_missing(view, service, *revision, *target);
+    }
+    drop_empty(view, service, targets);
+}
+
+fn live(view: &View<'_>, service: &ServiceRecord, revision: u32) -> Vec<InstanceId> {
+    view.of(&service.name)
+        .filter(|(id, placed)| id.slot.revision == revision && placed.is_live())
+        .map(|(id, _)| id.clone())
+        .collect()
+}
+
+fn drain_surplus(
+    view: &mut View<'_>,
+    service: &ServiceRecord,
+    revision: u32,
+    target: u32,
+    why: &str,
+) {
+    let mut ids = live(view, service, revision);
+    let surplus = ids.len().saturating_sub(target as usize);
+    // Those that serve least go first: not healthy, on a silent node, then the highest ordinal.
+    ids.sort_by_key(|id| {
+        let placed = view
+            .instances
+            .get(&service.name)
+            .and_then(|all| all.get(id));
+        let healthy = placed.is_some_and(super::view::Placed::is_healthy);
+        let connected = placed
+            .and_then(|p| view.observed.nodes.get(&p.node))
+            .is_some_and(|n| n.session == Session::Connected);
+        (healthy, connected, Reverse(id.slot.ordinal))
+    });
+    for id in ids.into_iter().take(surplus) {
+        view.drain(&id, why);
+    }
+}
+
+fn create_missing(view: &mut View<'_>, service: &ServiceRecord, revision: u32, target: u32) {
+    let taken: BTreeSet<u32> = live(view, service, revision)
+        .into_iter()
+        .map(|id| id.slot.ordinal)
+        .collect();
+    let missing = target.saturating_sub(u32::try_from(taken.len()).unwrap_or(u32::MAX));
+    let free = (0..).filter(|ordinal| !taken.contains(ordinal));
+    for (created, ordinal) in (0..missing).zip(free) {
+        match place::choose(view, &service.name, revision) {
+            Ok(node) => {
+                let slot = Slot {
+                    service: service.name.clone(),
+                    revision,
+                    ordinal,
+                };
+                let attempt = view.observed.attempts.get(&slot).copied().unwrap_or(0) + 1;
+                view.create(InstanceId { slot, attempt }, node);
+            }
+            Err(rejections) => {
+                // The next ones would fare no better.
+                wait_for_node(view, service, missing - created, &rejections);
+                return;
+            }
+        }
+    }
+}
+
+fn wait_for_node(
+    view: &mut View<'_>,
+    service: &ServiceRecord,
+    missing: u32,
+    rejections: &Rejections,
+) {
+    let mut rejected: Vec<(u32, String)> = rejections
+        .iter()
+        .map(|(why, n)| (*n, why.to_string()))
+        .collect();
+    rejected.sort_by_key(|(n, _)| Reverse(*n));
+    let nodes = u32::try_from(view.observed.nodes.len()).unwrap_or(u32::MAX);
+    view.wait(
+        &service.name,
+        WaitReason::NoNode {
+            missing,
+            nodes,
+            rejected,
+            advice: advice(rejections),
+        },
+    );
+}
+
+fn advice(rejections: &Rejections) -> String {
+    let main = rejections
+        .iter()
+        .max_by_key(|(_, n)| **n)
+        .map(|(why, _)| why);
+    match main {
+        None => "join a node: `berth node token create`, then `berth-agent join` on the machine",
+        Some(Rejection::Taken) => {
+            "join another node (`berth node token create`), or scale down or delete a service"
+        }
+        Some(Rejection::Cordoned) => "uncordon a node: `berth node uncordon NAME`",
+        Some(Rejection::NotConnected | Rejection::Lost) => {
+            "look at why the nodes' agents are not connected: `berth node list`"
+        }
+        Some(Rejection::NoRuntime(_)) => {
+            "install that runtime on a node or deploy with another --runtime"
+        }
+        Some(Rejection::NoLabel(_)) => "label a node or deploy to another pool",
+        Some(Rejection::NoGpu | Rejection::NoMemory | Rejection::NoCpu | Rejection::NoDisk) => {
+            "join a larger node, or lower [resources] in the package's berth.toml"
+        }
+    }
+    .to_owned()
+}
+
+/// Old revisions and deleted services go when nothing of them is left; what is fenced on lost nodes
+/// is looked after without them.
+fn drop_empty(view: &mut View<'_>, service: &ServiceRecord, targets: &BTreeMap<u32, u32>) {
+    let remaining: BTreeSet<u32> = view
+        .of(&service.name)
+        .filter(|(_, placed)| placed.stage != Stage::Lost)
+        .map(|(id, _)| id.slot.revision)
+        .collect();
+    if service.deleting {
+        if remaining.is_empty() {
+            view.act(Action::DropService {
+                service: service.name.clone(),
+            });
+        }
+        return;
+    }
+    let current = service.current().map(|r| r.number);
+    for (revision, target) in targets {
+        if Some(*revision) != current && *target == 0 && !remaining.contains(revision) {
+            view.act(Action::DropRevision {
+                service: service.name.clone(),
+                revision: *revision,
+            });
+        }
+    }
+}
+
+/// Instances of services or revisions that do not exist (after a restore, say) have no purpose.
+pub(crate) fn drain_unwanted(view: &mut View<'_>) {
+    let unwanted: Vec<InstanceId> = view
+        .instances
+        .values()
+        .flatten()
+        .filter(|(id, placed)| {
+            placed.is_live()
+                && !view
+                    .desired
+                    .services
+                    .get(&id.slot.service)
+                    .is_some_and(|s| s.revisions.contains_key(&id.slot.revision))
+        })
+        .map(|(id, _)| id.clone())
+        .collect();
+    for id in unwanted {
+        view.drain(&id, "its service or revision does not exist");
+    }
+}

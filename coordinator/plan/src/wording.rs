@@ -1,0 +1,41 @@
+//! Reasons in words.
+
+use std::fmt;
+
+use crate::WaitReason;
+
+impl fmt::Display for WaitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoNode { missing, nodes, rejected, advice } => {
+                let are = if *missing == 1 { "instance has" } else { "instances have" };
+                write!(f, "{missing} {are} no node: ")?;
+                if *nodes == 0 {
+                    write!(f, "there are no nodes")?;
+                } else {
+                    let s = if *nodes == 1 { "" } else { "s" };
+                    write!(f, "{nodes} node{s}: ")?;
+                    for (i, (count, why)) in rejected.iter().enumerate() {
+                        let comma = if i == 0 { "" } else { ", " };
+                        write!(f, "{comma}{count} {why}")?;
+                    }
+                }
+                write!(f, "; {advice}")
+            }
+            Self::MassLoss { silent, nodes } => write!(
+                f,
+                "mass-loss: {silent} of {nodes} nodes fell silent together, so nothing is replaced; \
+                 look at the network or remove nodes that are gone for good"
+            ),
+            Self::RolloutWaits { revision, healthy, instances } => write!(
+                f,
+                "revision {revision} has {healthy} of {instances} instances healthy; the rollout goes on when all are"
+            ),
+            Self::Draining { id, on } => write!(f, "{id} drains: waits for {on}"),
+            Self::Stopping { id } => write!(f, "{id} is stopping"),
+            Self::Settling => f.write_str(
+                "restored from a backup: nothing is changed until the nodes have reported what runs",
+            ),
+        }
+    }
+}
