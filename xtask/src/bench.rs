@@ -1,0 +1,86 @@
+//! Measurements: each is a program or script of its own, run on optimised builds.
+
+use anyhow::{Result, bail};
+
+use crate::{build, run};
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Which measurement; without one, they are listed
+    name: Option<String>,
+    /// Passed on to it
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+const BENCHES: [(&str, &str); 3] = [
+    (
+        "deploy",
+        "from a deploy accepted to the first 200; idle memory and CPU of agent and shim",
+    ),
+    (
+        "unpack",
+        "unpacking 600 MB beside tar --zstd -x and sync -f",
+    ),
+    (
+        "gateway",
+        "CPU per request beside nginx and haproxy, 1 KB and 100 KB bodies",
+    ),
+];
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    match options.name.as_deref() {
+        Some("deploy") => {
+            let bin = build::run(&build::Options { release: true })?;
+            example("berth-tests", "bench_deploy", &options.args, Some(&bin))
+        }
+        Some("unpack") => example("berth-package", "unpack_bench", &options.args, None),
+        Some("gateway") => {
+            run::check(run::cargo().args([
+                "build",
+                "--locked",
+                "--release",
+                "-p",
+                "berth-gateway",
+                "--examples",
+            ]))?;
+            let script = run::root().join("tests/benches/gateway.sh");
+            run::check(std::process::Command::new(script).args(&options.args).env(
+                "BERTH_GATEWAY_BIN",
+                run::target().join("release/examples/bare_gateway"),
+            ))
+        }
+        Some(other) => bail!("there is no bench {other:?}; `cargo xtask bench` lists them"),
+        None => {
+            for (name, what) in BENCHES {
+                println!("{name:<8}  {what}");
+            }
+            Ok(())
+        }
+    }
+}
+
+fn example(
+    package: &str,
+    name: &str,
+    args: &[String],
+    bin: Option<&std::path::Path>,
+) -> Result<()> {
+    let mut cargo = run::cargo();
+    cargo
+        .args([
+            "run",
+            "--locked",
+            "--release",
+            "-p",
+            package,
+            "--example",
+            name,
+            "--",
+        ])
+        .args(args);
+    if let Some(bin) = bin {
+        cargo.env("BERTH_BIN_DIR", bin);
+    }
+    run::check(&mut cargo)
+}

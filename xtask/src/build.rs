@@ -1,0 +1,81 @@
+//! Building every program into one folder, as an installation would have them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::run;
+
+#[derive(clap::Args, Clone, Copy)]
+pub(crate) struct Options {
+    /// Optimised, as users run it
+    #[arg(long)]
+    pub(crate) release: bool,
+}
+
+const PROGRAMS: [&str; 4] = ["berth", "berth-coordinator", "berth-agent", "dga-detector"];
+
+/// Builds and returns the folder with the programs.
+pub(crate) fn run(options: &Options) -> Result<PathBuf> {
+    let profile = if options.release { "release" } else { "debug" };
+    let mut cargo = run::cargo();
+    cargo.args(["build", "--locked"]);
+    for program in PROGRAMS {
+        cargo.args(["-p", program]);
+    }
+    if options.release {
+        cargo.arg("--release");
+    }
+    run::check(&mut cargo)?;
+
+    let bin = run::target()
+        .join("berth")
+        .join(if options.release { "release" } else { "bin" });
+    std::fs::create_dir_all(&bin).with_context(|| format!("cannot make {}", bin.display()))?;
+    for program in PROGRAMS {
+        install(
+            &run::target().join(profile).join(program),
+            &bin.join(program),
+        )?;
+    }
+    install(&shim()?, &bin.join("berth-shim"))?;
+    Ok(bin)
+}
+
+/// The shim is static, small and optimised whatever the profile of the rest: it is the entry point
+/// in containers too, and one runs beside every instance.
+fn shim() -> Result<PathBuf> {
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let target = run::target().join("shim");
+    run::check(
+        run::cargo()
+            .args([
+                "build",
+                "--locked",
+                "--release",
+                "-p",
+                "berth-shim",
+                "--target",
+                &triple,
+            ])
+            .arg("--target-dir")
+            .arg(&target)
+            .env("RUSTFLAGS", "-C target-feature=+crt-static"),
+    )?;
+    Ok(target.join(triple).join("release").join("berth-shim"))
+}
+
+/// Copies under another name and renames, so that a program that runs is not "text file busy".
+fn install(from: &Path, to: &Path) -> Result<()> {
+    let same = |a: &Path, b: &Path| -> Option<bool> {
+        let (a, b) = (a.metadata().ok()?, b.metadata().ok()?);
+        Some(a.len() == b.len() && a.modified().ok()? <= b.modified().ok()?)
+    };
+    if same(from, to) == Some(true) {
+        return Ok(());
+    }
+    let fresh = to.with_extension(format!("new{}", std::process::id()));
+    std::fs::copy(from, &fresh)
+        .with_context(|| format!("cannot copy {} to {}", from.display(), fresh.display()))?;
+    std::fs::rename(&fresh, to).with_context(|| format!("cannot replace {}", to.display()))
+}
