@@ -27,7 +27,9 @@ pub enum DocumentError {
         source: serde_json::Error,
     },
     /// The file was written by a newer version, which may mean things that this one does not know.
-    #[error("{path:?} has format version {found}, and this build reads up to {supported}: upgrade it")]
+    #[error(
+        "{path:?} has format version {found}, and this build reads up to {supported}: upgrade it"
+    )]
     Newer {
         /// The file.
         path: PathBuf,
@@ -60,8 +62,10 @@ struct Versioned {
 
 /// Reads a document of at most version `supported`.
 pub(crate) fn load<T: DeserializeOwned>(path: &Path, supported: u32) -> Result<T, DocumentError> {
-    let text = std::fs::read(path)
-        .map_err(|source| DocumentError::Io { path: path.to_owned(), source })?;
+    let text = std::fs::read(path).map_err(|source| DocumentError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
     parse(&text, path, supported)
 }
 
@@ -71,20 +75,32 @@ pub(crate) fn parse<T: DeserializeOwned>(
     path: &Path,
     supported: u32,
 ) -> Result<T, DocumentError> {
-    let json = |source| DocumentError::Json { path: path.to_owned(), source };
+    let json = |source| DocumentError::Json {
+        path: path.to_owned(),
+        source,
+    };
     // The version comes first, alone: a newer document may not fit the type at all.
     let Versioned { version } = serde_json::from_slice(text).map_err(json)?;
     if version > supported {
-        return Err(DocumentError::Newer { path: path.to_owned(), found: version, supported });
+        return Err(DocumentError::Newer {
+            path: path.to_owned(),
+            found: version,
+            supported,
+        });
     }
     serde_json::from_slice(text).map_err(json)
 }
 
 /// Writes a document by way of a temporary file and a rename.
 pub(crate) fn store<T: Serialize>(path: &Path, value: &T) -> Result<(), DocumentError> {
-    let text = serde_json::to_vec(value)
-        .map_err(|source| DocumentError::Json { path: path.to_owned(), source })?;
-    let io = |source| DocumentError::Io { path: path.to_owned(), source };
+    let text = serde_json::to_vec(value).map_err(|source| DocumentError::Json {
+        path: path.to_owned(),
+        source,
+    })?;
+    let io = |source| DocumentError::Io {
+        path: path.to_owned(),
+        source,
+    };
     let temporary = path.with_extension("tmp");
     let mut file = std::fs::File::create(&temporary).map_err(io)?;
     file.write_all(&text).map_err(io)?;

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod document;
+pub mod identity;
 pub mod spec;
 pub mod state;
 

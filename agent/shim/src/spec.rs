@@ -77,7 +77,10 @@ pub struct LogSpec {
 
 impl Default for LogSpec {
     fn default() -> Self {
-        Self { segment_bytes: 1 << 20, budget_bytes: 64 << 20 }
+        Self {
+            segment_bytes: 1 << 20,
+            budget_bytes: 64 << 20,
+        }
     }
 }
 
@@ -86,7 +89,10 @@ impl Spec {
     /// without a process to run.
     pub fn load(dir: &Path) -> Result<Self, SpecError> {
         let spec: Self = document::load(&dir.join(SPEC_FILE), SPEC_VERSION)?;
-        spec.check().map_err(|why| DocumentError::Invalid { path: dir.join(SPEC_FILE), why })?;
+        spec.check().map_err(|why| DocumentError::Invalid {
+            path: dir.join(SPEC_FILE),
+            why,
+        })?;
         Ok(spec)
     }
 
@@ -111,7 +117,10 @@ impl Spec {
             if process.argv.first().is_none_or(String::is_empty) {
                 return Err(format!("process {name:?} has no command"));
             }
-            if self.processes[..index].iter().any(|other| other.name == *name) {
+            if self.processes[..index]
+                .iter()
+                .any(|other| other.name == *name)
+            {
                 return Err(format!("two processes are named {name:?}"));
             }
             let nul = |text: &String| text.contains('\0');
@@ -120,7 +129,9 @@ impl Spec {
                 || process.env.values().any(nul)
                 || process.env.keys().any(bad_key)
             {
-                return Err(format!("process {name:?} has an argument or variable that no system takes"));
+                return Err(format!(
+                    "process {name:?} has an argument or variable that no system takes"
+                ));
             }
         }
         if !self.processes.iter().any(|process| process.primary) {

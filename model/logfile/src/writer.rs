@@ -109,6 +109,13 @@ impl SegmentWriter {
         Ok(offset)
     }
 
+    /// Bytes that the budget has room for, as far as known.
+    pub fn room(&self) -> u64 {
+        self.limits
+            .budget_bytes
+            .saturating_sub(self.used + self.buffer.len() as u64)
+    }
+
     /// Whether the batch is big enough to be written.
     pub fn wants_flush(&self) -> bool {
         self.buffer.len() >= BATCH

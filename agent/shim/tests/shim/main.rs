@@ -1,0 +1,8 @@
+//! The real shim, with real processes.
+
+mod disk;
+mod harness;
+mod lifecycle;
+mod output;
+mod surroundings;
+mod tree;
