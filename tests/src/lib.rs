@@ -1,1 +1,22 @@
-//! Part of Berth.
+//! End-to-end tests of Berth: the real binaries as processes, on loopback, in parallel.
+//!
+//! [`Cluster`] starts a coordinator, a gateway and agents, each with a folder and ports of its own;
+//! [`Client`] speaks the admin API and the gateway; [`Load`] sends steady traffic and counts what
+//! failed. Everything is stopped and removed when a `Cluster` is dropped.
+#![forbid(unsafe_code)]
+
+mod client;
+mod cluster;
+mod load;
+mod package;
+mod ports;
+mod process;
+mod wait;
+
+pub use client::Client;
+pub use cluster::{Cluster, Options};
+pub use load::{Load, Outcome};
+pub use package::{Mode, stage};
+pub use ports::PortSlice;
+pub use process::{Daemon, bin, pids_with};
+pub use wait::{until, until_some};

@@ -1,0 +1,140 @@
+use anyhow::Result;
+use berth_model::api::{CreateToken, List, NodeView, TokenView};
+use berth_model::node::NodeState;
+
+use crate::args::{Node, Token};
+use crate::client::Client;
+use crate::{output, table, words};
+
+pub(super) async fn run(client: &Client, node: Node) -> Result<()> {
+    match node {
+        Node::List(reading) => {
+            let list: List<NodeView> = client.get("/v1/nodes").await?;
+            output::show(reading.output, &list.items, |width| {
+                nodes(&list.items, width)
+            })
+        }
+        Node::Show { node, reading } => {
+            let view: NodeView = client.get(&format!("/v1/nodes/{node}")).await?;
+            output::show(reading.output, &view, |_| show(&view))
+        }
+        Node::Token(Token::Create {
+            uses,
+            ttl,
+            labels,
+            reading,
+        }) => {
+            let body = CreateToken {
+                uses: Some(uses),
+                ttl: Some(ttl),
+                labels: labels.into_iter().collect(),
+            };
+            let view: TokenView = client.post("/v1/tokens", &body).await?;
+            output::show(reading.output, &view, |_| format!("{}\n", view.token))
+        }
+    }
+}
+
+fn state(view: &NodeView) -> String {
+    let state = match view.state {
+        NodeState::Ready => "ready",
+        NodeState::Silent => "silent",
+        NodeState::Lost => "lost",
+    };
+    if view.cordoned {
+        format!("{state},cordoned")
+    } else {
+        state.to_owned()
+    }
+}
+
+fn nodes(nodes: &[NodeView], width: Option<usize>) -> String {
+    let now = words::now();
+    let rows: Vec<Vec<String>> = nodes
+        .iter()
+        .map(|node| {
+            let instances: Vec<String> = node.instances.iter().map(ToString::to_string).collect();
+            vec![
+                node.name.to_string(),
+                state(node),
+                kind(node),
+                format!("{:.1}", cores(node)),
+                words::bytes(node.facts.capacity.memory_bytes),
+                node.facts.agent_version.clone(),
+                words::age(node.joined, now),
+                instances.join(","),
+            ]
+        })
+        .collect();
+    let heading = [
+        "NAME",
+        "STATE",
+        "KIND",
+        "CPU",
+        "MEMORY",
+        "AGENT",
+        "JOINED",
+        "INSTANCES",
+    ];
+    table::render(&heading, &rows, width)
+}
+
+fn kind(node: &NodeView) -> String {
+    let kind = match node.facts.kind {
+        berth_model::node::NodeKind::Physical => "physical",
+        berth_model::node::NodeKind::Virtual => "virtual",
+    };
+    if node.facts.exclusive {
+        format!("{kind},exclusive")
+    } else {
+        kind.to_owned()
+    }
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "a machine's cores, shown with one decimal"
+)]
+fn cores(node: &NodeView) -> f64 {
+    node.facts.capacity.cpu_millis as f64 / 1000.0
+}
+
+fn show(node: &NodeView) -> String {
+    let labels: Vec<String> = node
+        .labels
+        .iter()
+        .map(|(k, v)| format!("{k}={v}"))
+        .collect();
+    let instances: Vec<String> = node.instances.iter().map(ToString::to_string).collect();
+    let runtimes: Vec<String> = node
+        .facts
+        .runtimes
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let or_none = |text: String| {
+        if text.is_empty() {
+            "none".to_owned()
+        } else {
+            text
+        }
+    };
+    format!(
+        "{}  {}\n  kind       {}\n  host       {} ({}, {})\n  agent      {}\n  capacity   {:.1} cores, {} memory, {} disk, {} GPUs\n  runtimes   {}\n  labels     {}\n  instances  {}\n  joined     {}\n",
+        node.name,
+        state(node),
+        kind(node),
+        node.facts.hostname,
+        node.facts.os,
+        node.facts.arch,
+        node.facts.agent_version,
+        cores(node),
+        words::bytes(node.facts.capacity.memory_bytes),
+        words::bytes(node.facts.capacity.disk_bytes),
+        node.facts.capacity.gpus,
+        or_none(runtimes.join(", ")),
+        or_none(labels.join(", ")),
+        or_none(instances.join(", ")),
+        node.joined.rfc3339(),
+    )
+}

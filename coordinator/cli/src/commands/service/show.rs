@@ -1,0 +1,123 @@
+use berth_model::api::{InstanceView, ServiceView};
+use berth_model::time::Timestamp;
+
+use crate::{table, words};
+
+/// One service with its instances, why it is not as wanted, and the last lines of what failed.
+pub(super) fn service(view: &ServiceView, now: Timestamp, width: Option<usize>) -> String {
+    let mut text = format!(
+        "{}  {}  {}/{} ready  {}@{} (#{})  revision {}  changed {} ago\n",
+        view.name,
+        view.state,
+        view.ready,
+        view.replicas,
+        view.model,
+        view.version,
+        view.serial,
+        view.revision,
+        words::age(view.updated, now),
+    );
+    for reason in &view.reasons {
+        text.push_str(&format!("  ! {reason}\n"));
+    }
+    if view.revisions.len() > 1 {
+        let rows: Vec<Vec<String>> = view
+            .revisions
+            .iter()
+            .map(|r| {
+                let ready = format!("{}/{}", r.ready, r.replicas);
+                vec![
+                    r.number.to_string(),
+                    format!("{}@{}", r.model, r.version),
+                    ready,
+                ]
+            })
+            .collect();
+        text.push('\n');
+        text.push_str(&table::render(
+            &["REVISION", "MODEL", "READY"],
+            &rows,
+            width,
+        ));
+    }
+    text.push('\n');
+    let rows: Vec<Vec<String>> = view.instances.iter().map(|i| row(i, now)).collect();
+    let heading = [
+        "INSTANCE", "PHASE", "NODE", "ADDRESS", "RESTARTS", "SINCE", "WHY",
+    ];
+    text.push_str(&table::render(&heading, &rows, width));
+    for instance in view
+        .instances
+        .iter()
+        .filter(|i| !i.status.last_lines.is_empty())
+    {
+        text.push_str(&format!("\nLast lines of {}:\n", instance.status.id));
+        for line in &instance.status.last_lines {
+            let clean: String = line
+                .chars()
+                .map(|c| if c.is_control() { ' ' } else { c })
+                .collect();
+            text.push_str(&format!("  | {clean}\n"));
+        }
+    }
+    text
+}
+
+fn row(instance: &InstanceView, now: Timestamp) -> Vec<String> {
+    let status = &instance.status;
+    let phase = match instance.stage {
+        berth_model::instance::Stage::Running => status.phase.to_string(),
+        berth_model::instance::Stage::Draining => "draining".to_owned(),
+        berth_model::instance::Stage::Stopping => "stopping".to_owned(),
+        berth_model::instance::Stage::Lost => "lost".to_owned(),
+    };
+    vec![
+        status.id.to_string(),
+        phase,
+        instance.node.to_string(),
+        status.address.map(|a| a.to_string()).unwrap_or_default(),
+        status.restarts.to_string(),
+        words::age(status.since, now),
+        status
+            .reason
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view() -> ServiceView {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        serde_json::from_value(serde_json::json!({
+            "name": "web", "state": "degraded", "replicas": 2, "ready": 1, "revision": 2,
+            "model": "web", "version": "2.0.0", "serial": 2, "reasons": ["1 instance has no node"],
+            "revisions": [
+                {"number": 2, "model": "web", "version": "2.0.0", "serial": 2, "digest": digest,
+                 "runtime": "process", "replicas": 1, "ready": 0},
+                {"number": 1, "model": "web", "version": "1.0.0", "serial": 1, "digest": digest,
+                 "runtime": "process", "replicas": 1, "ready": 1}
+            ],
+            "instances": [
+                {"node": "n1", "node_state": "ready", "stage": "running", "created": 0,
+                 "status": {"id": "web.2.0.1", "phase": "backoff", "start": 3, "restarts": 2,
+                            "reason": {"reason": "exited", "process": "module", "code": 3},
+                            "last_lines": ["no weights\u{7}"], "since": 60_000}},
+                {"node": "n2", "node_state": "ready", "stage": "draining", "created": 0,
+                 "status": {"id": "web.1.0.1", "phase": "healthy", "start": 1, "restarts": 0,
+                            "address": "127.0.0.1:21000", "last_lines": [], "since": 0}}
+            ],
+            "created": 0, "updated": 0
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_is_wrong_stands_on_top() {
+        let text = service(&view(), Timestamp(90_000), None);
+        assert_eq!(text, include_str!("../../../tests/golden/service-show.txt"));
+    }
+}

@@ -1,0 +1,326 @@
+//! A whole Berth: coordinator, gateway, agents.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use crate::{Client, Daemon, Mode, PortSlice, bin, stage, until, until_some};
+
+/// What a cluster is made of.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Virtual nodes, one instance each.
+    pub nodes: usize,
+    /// Further lines of coordinator.toml.
+    pub coordinator: String,
+    /// Further lines of every agent.toml.
+    pub agent: String,
+}
+
+impl Options {
+    /// `n` nodes, otherwise as shipped.
+    pub fn nodes(n: usize) -> Self {
+        Self {
+            nodes: n,
+            coordinator: String::new(),
+            agent: String::new(),
+        }
+    }
+}
+
+/// Processes of one Berth, with folders and ports of their own; gone when dropped.
+pub struct Cluster {
+    /// The coordinator.
+    pub coordinator: Daemon,
+    /// The gateway.
+    pub gateway: Daemon,
+    /// The agents, by node.
+    pub agents: Vec<Daemon>,
+    /// Speaks to it.
+    pub client: Client,
+    dir: TempDir,
+    options: Options,
+    ports: PortSlice,
+    module: PathBuf,
+}
+
+impl Cluster {
+    /// Starts everything and waits until the nodes are connected and the gateway follows. `module` is
+    /// the program of test packages (`env!("CARGO_BIN_EXE_test-module")`).
+    pub async fn start(options: Options, module: &str) -> Result<Self> {
+        let dir = TempDir::with_prefix("berth-test-")?;
+        let ports = PortSlice::take()?;
+        let home = dir.path();
+        std::fs::create_dir_all(home.join("coordinator"))?;
+        let config = home.join("coordinator.toml");
+        // A fixed port, so that everybody finds a restarted coordinator again.
+        let api = ports.of_daemon(0);
+        std::fs::write(
+            &config,
+            format!("listen = \"127.0.0.1:{api}\"\n{}", options.coordinator),
+        )?;
+        let coordinator = Daemon::start(
+            "coordinator",
+            &bin("berth-coordinator")?,
+            &[
+                "--config",
+                text(&config)?,
+                "--data",
+                text(&home.join("coordinator"))?,
+            ],
+            home.join("coordinator.log"),
+        )?;
+        let api = endpoint(&home.join("coordinator/endpoint"), &coordinator).await?;
+        let gateway = start_gateway(home, api, &ports)?;
+        let gateway_at = endpoint(&home.join("gateway/gateway-endpoint"), &gateway).await?;
+        let client = Client::new(api, &home.join("coordinator"), gateway_at)?;
+        let mut cluster = Self {
+            coordinator,
+            gateway,
+            agents: Vec::new(),
+            client,
+            options: options.clone(),
+            ports,
+            module: PathBuf::from(module),
+            dir,
+        };
+        for _ in 0..options.nodes {
+            cluster.add_node().await?;
+        }
+        cluster.wait_connected().await?;
+        Ok(cluster)
+    }
+
+    /// The cluster's folder.
+    pub fn home(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The data folder of the `i`-th node.
+    pub fn node_data(&self, i: usize) -> PathBuf {
+        self.home().join(format!("node-{}", i + 1))
+    }
+
+    /// Joins one more machine and starts its agent.
+    pub async fn add_node(&mut self) -> Result<()> {
+        let i = self.agents.len();
+        let name = format!("node-{}", i + 1);
+        let data = self.node_data(i);
+        std::fs::create_dir_all(&data)?;
+        let (first, last) = self.ports.of_node(i);
+        let config = self.home().join(format!("{name}.toml"));
+        let toml = format!("port_range = \"{first}-{last}\"\n{}", self.options.agent);
+        std::fs::write(&config, toml)?;
+        let token = self.client.token().await?;
+        let api = std::fs::read_to_string(self.home().join("coordinator/endpoint"))?;
+        let output = Command::new(bin("berth-agent")?)
+            .args([
+                "join",
+                api.trim(),
+                "--token",
+                &token,
+                "--name",
+                &name,
+                "--data",
+                text(&data)?,
+            ])
+            .output()?;
+        if !output.status.success() {
+            bail!("join failed: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        let agent = Daemon::start(
+            &name,
+            &bin("berth-agent")?,
+            &["run", "--config", text(&config)?, "--data", text(&data)?],
+            self.home().join(format!("{name}.log")),
+        )?;
+        self.agents.push(agent);
+        Ok(())
+    }
+
+    /// Waits until every node is connected and the gateway follows.
+    pub async fn wait_connected(&self) -> Result<()> {
+        let nodes = self.agents.len();
+        until("all nodes and the gateway to be connected", || async {
+            let status = self.client.status().await?;
+            let ready = status.nodes.get("ready").copied().unwrap_or(0) as usize;
+            let following = status.gateways.iter().any(|g| g.connected);
+            Ok((ready == nodes && following, status))
+        })
+        .await
+    }
+
+    /// Builds and pushes a test package.
+    pub fn push(&self, name: &str, version: &str, mode: Mode) -> Result<()> {
+        let dir = self.home().join(format!("package-{name}-{version}"));
+        stage(&dir, &self.module, name, version, mode)?;
+        let output = self.cli(&["model", "push", text(&dir)?])?;
+        if !output.status.success() {
+            bail!("push failed: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    }
+
+    /// Runs the CLI against this cluster.
+    pub fn cli(&self, args: &[&str]) -> Result<std::process::Output> {
+        let data = self.home().join("coordinator");
+        let api = std::fs::read_to_string(data.join("endpoint"))?;
+        Command::new(bin("berth")?)
+            .args(args)
+            .env(
+                "BERTH_ENDPOINT",
+                format!("https://{}", api.trim().trim_start_matches("https://")),
+            )
+            .env("BERTH_CA", data.join("ca.crt"))
+            .env(
+                "BERTH_TOKEN",
+                std::fs::read_to_string(data.join("admin.token"))?.trim(),
+            )
+            .env("XDG_CONFIG_HOME", self.home().join("config"))
+            .output()
+            .context("cannot run berth")
+    }
+
+    /// Waits until `service` has `ready` healthy instances, all of its wanted revision.
+    pub async fn wait_ready(&self, service: &str, ready: u32) -> Result<()> {
+        until(&format!("{service} to have {ready} ready"), || async {
+            let view = self.client.service(service).await?;
+            let only = view
+                .instances
+                .iter()
+                .filter(|i| i.status.id.slot.revision != view.revision)
+                .count();
+            let all = view.ready == ready && view.instances.len() == ready as usize && only == 0;
+            Ok((all, view))
+        })
+        .await
+    }
+
+    /// Waits until predictions are answered.
+    pub async fn wait_serving(&self, service: &str) -> Result<()> {
+        until(&format!("{service} to answer"), || async {
+            let answer = self.client.predict(service, 0).await?;
+            Ok((answer.0.is_success(), answer))
+        })
+        .await
+    }
+
+    /// Pushes `NAME@1.0.0`, deploys it and waits until all replicas serve.
+    pub async fn deploy(&self, name: &str, mode: Mode, replicas: u32) -> Result<()> {
+        self.push(name, "1.0.0", mode)?;
+        self.client.deploy(name, Some(replicas)).await?;
+        self.wait_ready(name, replicas).await?;
+        self.wait_serving(name).await
+    }
+
+    /// (instance, start, pid) of a service's instances: equal before and after means none restarted.
+    pub async fn runs(&self, service: &str) -> Result<Vec<(String, u32, Option<u32>)>> {
+        let view = self.client.service(service).await?;
+        Ok(view
+            .instances
+            .iter()
+            .map(|i| (i.status.id.to_string(), i.status.start, i.status.pid))
+            .collect())
+    }
+
+    /// Starts another gateway process on the same folder, as a supervisor would.
+    pub async fn restart_gateway(&mut self) -> Result<()> {
+        self.gateway.restart()
+    }
+
+    /// Everything that the processes logged, for a failure's message.
+    pub fn logs(&self) -> String {
+        let mut all = format!(
+            "== coordinator\n{}== gateway\n{}",
+            self.coordinator.log(),
+            self.gateway.log()
+        );
+        for (i, agent) in self.agents.iter().enumerate() {
+            all.push_str(&format!("== node-{}\n{}", i + 1, agent.log()));
+        }
+        all
+    }
+}
+
+/// Instances outlive their agents by design, so each node is told to stop its own.
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.logs());
+        }
+        for i in 0..self.agents.len() {
+            self.agents[i].kill();
+            let data = self.node_data(i);
+            let stopped = bin("berth-agent").map(|agent| {
+                Command::new(agent)
+                    .arg("stop-instances")
+                    .arg("--data")
+                    .arg(&data)
+                    .output()
+            });
+            if let Ok(Ok(output)) = &stopped
+                && output.status.success()
+            {
+                continue;
+            }
+            eprintln!(
+                "instances under {} may be left: {stopped:?}",
+                data.display()
+            );
+        }
+    }
+}
+
+fn start_gateway(home: &Path, api: SocketAddr, ports: &PortSlice) -> Result<Daemon> {
+    let data = home.join("gateway");
+    std::fs::create_dir_all(&data)?;
+    let config = home.join("gateway.toml");
+    let listen = ports.of_daemon(1);
+    let toml = format!(
+        "coordinator = \"{api}\"\nca_file = \"{ca}\"\ntoken_file = \"{token}\"\n\
+         listen = \"127.0.0.1:{listen}\"\nadmin_listen = \"127.0.0.1:0\"\n",
+        ca = home.join("coordinator/ca.crt").display(),
+        token = home.join("coordinator/gateway.token").display(),
+    );
+    std::fs::write(&config, toml)?;
+    Daemon::start(
+        "gateway",
+        &bin("berth-coordinator")?,
+        &[
+            "--role",
+            "gateway",
+            "--config",
+            text(&config)?,
+            "--data",
+            text(&data)?,
+        ],
+        home.join("gateway.log"),
+    )
+}
+
+async fn endpoint(file: &Path, daemon: &Daemon) -> Result<SocketAddr> {
+    let waited = until_some("a daemon to say where it listens", || async {
+        let text = std::fs::read_to_string(file)?;
+        let text = text
+            .trim()
+            .trim_start_matches("https://")
+            .trim_start_matches("http://");
+        Ok(Some(text.parse()?))
+    });
+    match tokio::time::timeout(Duration::from_secs(30), waited).await {
+        Ok(found) => found,
+        Err(_) => bail!(
+            "{} was not written; its log:\n{}",
+            file.display(),
+            daemon.log()
+        ),
+    }
+}
+
+fn text(path: &Path) -> Result<&str> {
+    path.to_str().context("a path that is not UTF-8")
+}
