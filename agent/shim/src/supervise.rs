@@ -55,7 +55,8 @@ struct Supervisor {
 /// Runs the start in `dir` to its end.
 pub(crate) fn run(dir: &Path) -> Result<(), Failure> {
     spawn::close_inherited();
-    let dir = std::path::absolute(dir)?;
+    // The marker names it, and whoever looks for leftovers may have come by another way.
+    let dir = dir.canonicalize()?;
     // Away from the agent's session, so that its terminal's signals do not reach here. It fails where
     // the shim leads one already (as the first process of a container).
     let _ = nix::unistd::setsid();

@@ -8,6 +8,10 @@
 //! The trait is object safe. Its calls are synchronous, because they are short sequences of system
 //! calls; those marked **blocking** may take up to seconds and belong in `spawn_blocking`.
 
+#[cfg(test)]
+pub(crate) mod conformance;
+pub mod process;
+
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -116,11 +120,18 @@ impl From<&EndReason> for Reason {
             EndReason::Process(ProcessEnd { name, end }) => {
                 let process = name.clone();
                 match end {
-                    End::Exited { code } => Self::Exited { process, code: *code },
-                    End::Signaled { signal, .. } => Self::Signaled { process, signal: *signal },
-                    End::FailedToStart { error } => {
-                        Self::FailedToStart { process, error: error.clone() }
-                    }
+                    End::Exited { code } => Self::Exited {
+                        process,
+                        code: *code,
+                    },
+                    End::Signaled { signal, .. } => Self::Signaled {
+                        process,
+                        signal: *signal,
+                    },
+                    End::FailedToStart { error } => Self::FailedToStart {
+                        process,
+                        error: error.clone(),
+                    },
                     End::NotStarted | End::Unknown => Self::SupervisorLost,
                 }
             }

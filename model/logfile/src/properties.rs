@@ -139,6 +139,11 @@ proptest! {
         // Unless the flips undid each other, the frame that was hit is not returned.
         prop_assert_eq!(read.len() == frames.len(), bytes == good);
     }
+}
+
+proptest! {
+    // Each case syncs to disk many times.
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn a_mirror_equals_its_source_over_crashes(

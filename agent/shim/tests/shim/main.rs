@@ -1,4 +1,5 @@
 //! The real shim, with real processes.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
 mod disk;
 mod harness;

@@ -27,6 +27,7 @@ fn a_daemon_that_ignores_signals_is_killed() {
     )]);
     spec.stop_grace_ms = 100;
     let mut start = Start::new(&spec);
+    start.line("armed");
     start.line("ready");
     start.signal(Signal::TERM);
     let state = start.ended();

@@ -1,0 +1,188 @@
+//! Finding out what became of a start, from its folder alone.
+
+use std::fs::{self, File, TryLockError};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use berth_shim::DocumentError;
+use berth_shim::identity;
+use berth_shim::spec::{SPEC_FILE, Spec};
+use berth_shim::state::{LOCK_FILE, Phase, State, Status};
+
+use super::{io_error, launch, leftovers};
+use crate::runtime::{Adopted, End, EndReason, EndState, ProcessEnd, RuntimeError};
+
+/// How long a shim that is just coming up may take to write its first state.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// See [`crate::runtime::Runtime::adopt`].
+pub(super) fn adopt(dir: &Path) -> Result<Adopted, RuntimeError> {
+    let begin = Instant::now();
+    loop {
+        match State::load(dir) {
+            Ok(state) => return from_state(dir, state),
+            Err(error) if error.is_missing() => {}
+            Err(error @ DocumentError::Json { .. }) => return from_wreck(dir, error),
+            Err(source) => {
+                return Err(RuntimeError::State {
+                    dir: dir.to_owned(),
+                    source,
+                });
+            }
+        }
+        if !dir.join(SPEC_FILE).exists() || call_off(dir)? {
+            return Ok(Adopted::Nothing);
+        }
+        if begin.elapsed() > PATIENCE {
+            let why = "it holds the folder and writes no state".into();
+            return Err(RuntimeError::Supervisor {
+                dir: dir.to_owned(),
+                why,
+            });
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn from_state(dir: &Path, state: State) -> Result<Adopted, RuntimeError> {
+    if state.phase == Phase::Ended {
+        return Ok(Adopted::Ended(end_state(&state)));
+    }
+    let failed = || io_error(format!("look for the processes of {}", state.instance));
+    if identity::is_alive(state.shim, &state.boot_id).map_err(failed())? {
+        return Ok(Adopted::Running(launch::handle(dir, &state)));
+    }
+    lost(dir)
+}
+
+/// What became of a start whose shim is gone: it ended in order, or it was lost and is cleared away now.
+pub(super) fn lost(dir: &Path) -> Result<Adopted, RuntimeError> {
+    // Anew: it may have been ending when it was looked at before.
+    let state = match State::load(dir) {
+        Ok(state) => state,
+        Err(source) => {
+            return Err(RuntimeError::State {
+                dir: dir.to_owned(),
+                source,
+            });
+        }
+    };
+    if state.phase == Phase::Ended {
+        return Ok(Adopted::Ended(end_state(&state)));
+    }
+    let failed = || io_error(format!("clear away what is left of {}", state.instance));
+    let same_boot = identity::boot_id().map_err(failed())? == state.boot_id;
+    if same_boot {
+        leftovers::kill_marked(&state.instance, state.start, dir).map_err(failed())?;
+    }
+    Ok(Adopted::Lost(lost_state(&state, same_boot)))
+}
+
+/// A state that is no JSON, as a power cut may leave it. Nobody writes it any more if nobody holds the lock.
+fn from_wreck(dir: &Path, source: DocumentError) -> Result<Adopted, RuntimeError> {
+    if lock(dir)?.is_none() {
+        return Err(RuntimeError::State {
+            dir: dir.to_owned(),
+            source,
+        });
+    }
+    if let Ok(spec) = Spec::load(dir) {
+        leftovers::kill_marked(&spec.instance, spec.start, dir)
+            .map_err(io_error("clear away what is left of a start"))?;
+    }
+    Ok(Adopted::Lost(EndState {
+        reason: EndReason::SupervisorLost,
+        stop_requested: false,
+        processes: Vec::new(),
+        started_at_ms: 0,
+        ended_at_ms: None,
+        stderr_tail: None,
+    }))
+}
+
+/// Calls off a launch of which there is no state yet. False if a shim is at it, or just was.
+fn call_off(dir: &Path) -> Result<bool, RuntimeError> {
+    // A shim takes the lock before it reads the spec, and keeps it. So with the lock held and still no
+    // state, no shim has read the spec; and without a spec none ever will.
+    let Some(_lock) = lock(dir)? else {
+        return Ok(false);
+    };
+    if dir.join(berth_shim::state::STATE_FILE).exists() {
+        return Ok(false);
+    }
+    fs::rename(dir.join(SPEC_FILE), dir.join("spec.cancelled")).map_err(io_error(format!(
+        "call off the launch in {}",
+        dir.display()
+    )))?;
+    Ok(true)
+}
+
+/// The lock that a shim holds as long as it lives; none if one does.
+fn lock(dir: &Path) -> Result<Option<File>, RuntimeError> {
+    let failed = || io_error(format!("lock {}", dir.display()));
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(dir.join(LOCK_FILE))
+        .map_err(failed())?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(failed()(error)),
+    }
+}
+
+fn ends(state: &State) -> Vec<ProcessEnd> {
+    let end = |status: &Status| match status {
+        Status::NotStarted => End::NotStarted,
+        Status::FailedToStart { error } => End::FailedToStart {
+            error: error.clone(),
+        },
+        Status::Exited { code } => End::Exited { code: *code },
+        Status::Signaled { signal, core } => End::Signaled {
+            signal: *signal,
+            core: *core,
+        },
+        Status::Running => End::Unknown,
+    };
+    let of = |process: &berth_shim::state::ProcessState| ProcessEnd {
+        name: process.name.clone(),
+        end: end(&process.status),
+    };
+    state.processes.iter().map(of).collect()
+}
+
+fn end_state(state: &State) -> EndState {
+    let processes = ends(state);
+    let by = processes
+        .iter()
+        .find(|process| Some(&process.name) == state.ended_by.as_ref());
+    let reason = match by {
+        Some(process) => EndReason::Process(process.clone()),
+        None if state.killed_after_grace => EndReason::KilledAfterGrace,
+        None => EndReason::Stopped,
+    };
+    EndState {
+        reason,
+        stop_requested: state.stop_requested,
+        processes,
+        started_at_ms: state.started_at_ms,
+        ended_at_ms: state.ended_at_ms,
+        stderr_tail: state.stderr_tail.clone(),
+    }
+}
+
+fn lost_state(state: &State, same_boot: bool) -> EndState {
+    EndState {
+        reason: if same_boot {
+            EndReason::SupervisorLost
+        } else {
+            EndReason::NodeRestarted
+        },
+        stop_requested: state.stop_requested,
+        processes: ends(state),
+        started_at_ms: state.started_at_ms,
+        ended_at_ms: None,
+        stderr_tail: None,
+    }
+}
