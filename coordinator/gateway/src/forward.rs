@@ -1,0 +1,229 @@
+//! Sends a request to an instance, and to another one if that may be done and is needed.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use http::uri::PathAndQuery;
+use http::{Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use rand::Rng;
+
+use crate::body::{AttemptBody, Served, UpstreamBody};
+use crate::exchange::Exchange;
+use crate::headers::{self, BERTH_INSTANCE, BERTH_REVISION, BERTH_SERVICE};
+use crate::path::Action;
+use crate::refusal::Refusal;
+use crate::routing::{Lease, Target, Tried};
+use crate::upstream::{Connection, Failure};
+
+/// Gets a response's head. Until there is one, no byte of a response has reached the client, so a
+/// request goes to another instance if it was not sent at all, or if it may be sent twice.
+pub(crate) async fn forward(
+    exchange: &Exchange<'_>,
+    headers: HeaderMap,
+) -> Result<Response<UpstreamBody>, Refusal> {
+    let mut headers = Some(headers);
+    let mut tried = Tried::default();
+    let mut last: Option<Refusal> = None;
+    let mut attempt = 1;
+    loop {
+        let lease = match exchange.place(&tried).await {
+            Ok(lease) => lease,
+            Err(refusal) => return Err(last.unwrap_or(refusal)),
+        };
+        let target = Arc::clone(&lease.target);
+        let probe = lease.probe;
+        let failure = match send(exchange, lease, &mut headers).await {
+            Ok(response) => return Ok(response),
+            Err(failure) => failure,
+        };
+        if let Some(refusal) = exchange.client_fault() {
+            return Err(refusal);
+        }
+        note(exchange, &target, probe, &failure, &mut tried);
+        let refusal = Refusal::upstream(format!("Instance {}: {failure}", target.instance.id));
+        let sent = matches!(failure, Failure::Broken { sent: true, .. });
+        let again = attempt < exchange.worker.shared.config.attempts
+            && (!sent || exchange.retryable())
+            && headers.is_some()
+            && exchange.body.can_begin_anew();
+        if !again {
+            return Err(refusal);
+        }
+        target.revision.metrics.retry(exchange.worker.index);
+        last = Some(refusal);
+        attempt += 1;
+    }
+}
+
+/// One attempt. Kept connections that turn out closed before a byte was sent do not count.
+async fn send(
+    exchange: &Exchange<'_>,
+    lease: Lease,
+    headers: &mut Option<HeaderMap>,
+) -> Result<Response<UpstreamBody>, Failure> {
+    let worker = exchange.worker;
+    let target = &*lease.target;
+    // What cannot be sent again must not meet a connection that was just closed.
+    let careful = !exchange.retryable();
+    loop {
+        let mut connection = match worker.pool.take(target, Instant::now(), careful) {
+            Some(kept) => kept,
+            None => worker.connector.connect(target.addr).await?,
+        };
+        let request = request(exchange, target, headers)?;
+        let unanswered = match connection.send(request).await {
+            Ok(response) => return answered(exchange, lease, connection, response),
+            Err(unanswered) => unanswered,
+        };
+        if unanswered.headers.is_some() {
+            *headers = unanswered.headers;
+        }
+        if let Failure::Broken {
+            sent, kept: true, ..
+        } = unanswered.failure
+        {
+            if !sent && headers.is_some() && exchange.body.can_begin_anew() {
+                continue;
+            }
+            worker.pool.clear(target);
+        }
+        return Err(unanswered.failure);
+    }
+}
+
+/// The request for one instance. Leaves `headers` for a further attempt if there may be one.
+fn request(
+    exchange: &Exchange<'_>,
+    target: &Target,
+    headers: &mut Option<HeaderMap>,
+) -> Result<Request<AttemptBody>, Failure> {
+    let invalid = |reason: String| Failure::Broken {
+        reason,
+        sent: false,
+        kept: false,
+    };
+    let uri = uri(exchange, target).map_err(|e| invalid(e.to_string()))?;
+    let own = if exchange.body.is_too_large_to_keep() {
+        headers.take()
+    } else {
+        headers.clone()
+    };
+    let mut own = own.ok_or_else(|| invalid("the request cannot be sent again".to_owned()))?;
+    own.insert(HOST, target.host.clone());
+    if exchange.body.is_unsized() {
+        // Said explicitly, or hyper would drop the body of a GET.
+        own.remove(CONTENT_LENGTH);
+        own.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    let mut request = Request::new(exchange.body.attempt());
+    *request.method_mut() = exchange.method.clone();
+    *request.uri_mut() = uri;
+    *request.version_mut() = Version::HTTP_11;
+    *request.headers_mut() = own;
+    Ok(request)
+}
+
+/// Where the module expects the request.
+fn uri(exchange: &Exchange<'_>, target: &Target) -> Result<Uri, http::Error> {
+    let path = match (exchange.call.action, &target.revision.predict_path) {
+        (Action::Free { rest }, _) => rest,
+        (Action::Predict, Some(path)) => path,
+        _ => {
+            let whole = exchange.uri.path_and_query().cloned();
+            return Ok(Uri::from(whole.unwrap_or(PathAndQuery::from_static("/"))));
+        }
+    };
+    let path = match exchange.uri.query() {
+        Some(query) => PathAndQuery::try_from(format!("{path}?{query}"))?,
+        None => PathAndQuery::try_from(path)?,
+    };
+    Ok(Uri::from(path))
+}
+
+fn answered(
+    exchange: &Exchange<'_>,
+    lease: Lease,
+    connection: Connection,
+    response: Response<Incoming>,
+) -> Result<Response<UpstreamBody>, Failure> {
+    let (mut parts, incoming) = response.into_parts();
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Failure::Broken {
+            reason: "it switched protocols without being asked to".to_owned(),
+            sent: true,
+            kept: false,
+        });
+    }
+    let target = &lease.target;
+    target.instance.succeeded();
+    parts.version = Version::HTTP_11;
+    let headers = &mut parts.headers;
+    headers::strip_hop_by_hop(headers);
+    headers.insert(BERTH_SERVICE, target.revision.service.clone());
+    headers.insert(BERTH_REVISION, target.revision.number.clone());
+    headers.insert(BERTH_INSTANCE, target.id.clone());
+    let served = Served {
+        worker: Rc::clone(exchange.worker),
+        status: parts.status,
+        started: exchange.started,
+        lease,
+    };
+    let idle = exchange.worker.shared.config.response_idle_timeout.0;
+    let deadline = exchange.whole_deadline();
+    let body = UpstreamBody::new(incoming, connection, served, idle, deadline);
+    Ok(Response::from_parts(parts, body))
+}
+
+/// Draws the consequences of a failure for its instance.
+fn note(
+    exchange: &Exchange<'_>,
+    target: &Target,
+    probe: bool,
+    failure: &Failure,
+    tried: &mut Tried,
+) {
+    let worker = exchange.worker;
+    let metrics = &target.revision.metrics;
+    let instance = &target.instance;
+    match failure {
+        Failure::Broken { kept: true, .. } => {
+            // It may just have closed an unused connection; a new one will show.
+            tried.doubtful(instance.key);
+            tracing::debug!(instance = %instance.id, %failure, "kept connection failed");
+            return;
+        }
+        Failure::Broken { .. } => {}
+        Failure::Connect(_) | Failure::ConnectTimeout => metrics.connect_error(worker.index),
+    }
+    tried.failed(instance.key);
+    if let Failure::Connect(error) = failure
+        && is_ours(error)
+    {
+        tracing::warn!(%error, "the gateway itself cannot open connections");
+        return;
+    }
+    let config = &worker.shared.config;
+    let now = worker.shared.millis(Instant::now());
+    let back_off = (config.sit_out.0, config.sit_out_max.0);
+    let spread = worker.rng.borrow_mut().random();
+    if let Some(time) = instance.failed(now, probe, back_off, spread) {
+        metrics.sit_out(worker.index);
+        tracing::warn!(
+            instance = %instance.id, %failure, millis = time.as_millis(),
+            "instance failed and sits out"
+        );
+    }
+}
+
+/// Whether a failure to connect says nothing about the instance.
+fn is_ours(error: &io::Error) -> bool {
+    const CODES: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error
+            .raw_os_error()
+            .is_some_and(|code| CODES.contains(&code))
+}

@@ -1,0 +1,159 @@
+//! One HTTP/1.1 connection to an instance, driven by whichever request uses it.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::{HeaderMap, Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::Failure;
+use super::io::{Io, Socket};
+use crate::body::AttemptBody;
+
+type Driver = http1::Connection<TokioIo<Io>, AttemptBody>;
+
+/// Makes connections.
+pub(crate) struct Connector {
+    pub(crate) connect_timeout: Duration,
+    /// TCP_USER_TIMEOUT.
+    pub(crate) user_timeout: Duration,
+}
+
+impl Connector {
+    pub(crate) async fn connect(&self, addr: SocketAddr) -> Result<Connection, Failure> {
+        let stream = tokio::time::timeout(self.connect_timeout, self.dial(addr))
+            .await
+            .map_err(|_| Failure::ConnectTimeout)?
+            .map_err(Failure::Connect)?;
+        let socket = Socket::new(stream);
+        let io = TokioIo::new(Io(Rc::clone(&socket)));
+        let (sender, driver) = http1::handshake(io).await.map_err(|e| Failure::Broken {
+            reason: reason(&e),
+            sent: false,
+            kept: false,
+        })?;
+        Ok(Connection {
+            sender,
+            driver: Some(Box::new(driver)),
+            socket,
+            kept: false,
+        })
+    }
+
+    async fn dial(&self, addr: SocketAddr) -> std::io::Result<TcpStream> {
+        let socket = if addr.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        socket.set_nodelay(true)?;
+        {
+            // A host that vanishes is noticed while it owes an acknowledgement (user timeout) and
+            // while it owes an answer (keep-alive probes).
+            let socket = SockRef::from(&socket);
+            socket.set_tcp_user_timeout(Some(self.user_timeout))?;
+            let probes = TcpKeepalive::new()
+                .with_time(Duration::from_secs(10))
+                .with_interval(Duration::from_secs(5));
+            socket.set_tcp_keepalive(&probes)?;
+        }
+        socket.connect(addr).await
+    }
+}
+
+pub(crate) struct Connection {
+    sender: SendRequest<AttemptBody>,
+    /// None once the connection is closed.
+    driver: Option<Box<Driver>>,
+    socket: Rc<Socket>,
+    /// Whether it has served a request before.
+    kept: bool,
+}
+
+/// A request that got no response.
+pub(crate) struct Unanswered {
+    pub(crate) failure: Failure,
+    /// The request's headers, if it never left the gateway.
+    pub(crate) headers: Option<HeaderMap>,
+}
+
+impl Connection {
+    /// Lets the connection read and write. `cx` is told when it can go on.
+    pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(driver) = &mut self.driver
+            && Pin::new(driver).poll(cx).is_ready()
+        {
+            self.driver = None;
+        }
+    }
+
+    /// Sends a request and waits for the response's head.
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<AttemptBody>,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        let written = self.socket.written();
+        let driver = &mut self.driver;
+        let mut answer = pin!(self.sender.try_send_request(request));
+        let result = poll_fn(|cx| {
+            if let Some(running) = driver.as_mut()
+                && Pin::new(running).poll(cx).is_ready()
+            {
+                // Dropped at once: that is what makes hyper give an unsent request back.
+                *driver = None;
+            }
+            match answer.as_mut().poll(cx) {
+                Poll::Pending if driver.is_none() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(result) => Poll::Ready(Some(result)),
+            }
+        })
+        .await;
+        let (why, headers) = match result {
+            Some(Ok(response)) => return Ok(response),
+            Some(Err(mut e)) => {
+                let message = e.take_message();
+                let why = reason(e.error());
+                (why, message.map(|request| request.into_parts().0.headers))
+            }
+            None => ("closed".to_owned(), None),
+        };
+        Err(Unanswered {
+            failure: Failure::Broken {
+                reason: why,
+                sent: self.socket.written() > written,
+                kept: self.kept,
+            },
+            headers,
+        })
+    }
+
+    /// Whether nothing has come from the other side since the last response, not even its end.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.socket.is_quiet()
+    }
+
+    /// Makes the connection fit for the next request; false if it is not. The waker that it is left
+    /// with does nothing: what happens to an unused connection is seen when it is used again.
+    pub(super) fn settle(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        self.kept = true;
+        self.driver.is_some() && self.sender.is_ready()
+    }
+}
+
+/// hyper's reason with its cause.
+fn reason(error: &hyper::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}

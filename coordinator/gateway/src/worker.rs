@@ -1,0 +1,199 @@
+//! One thread: its listening socket, its connections, its view of the table.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use arc_swap::cache::Cache;
+use http::HeaderValue;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::spawn_local;
+use tokio_rustls::TlsAcceptor;
+
+use crate::downstream::{self, Connections};
+use crate::routing::Routing;
+use crate::shared::{Phase, Shared};
+use crate::upstream::{Connector, Pool};
+
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    pub(crate) shared: Arc<Shared>,
+    table: RefCell<Cache<Arc<ArcSwap<Routing>>, Arc<Routing>>>,
+    seen: Cell<u64>,
+    pub(crate) pool: Pool,
+    pub(crate) connector: Connector,
+    pub(crate) rng: RefCell<SmallRng>,
+    pub(crate) connections: Rc<Connections>,
+}
+
+impl Worker {
+    pub(crate) fn new(shared: Arc<Shared>, index: usize) -> Self {
+        let config = &shared.config;
+        Self {
+            index,
+            table: RefCell::new(Cache::new(Arc::clone(&shared.table))),
+            seen: Cell::new(0),
+            pool: Pool::new(config.pool_max_idle, config.pool_idle_timeout.0),
+            connector: Connector {
+                connect_timeout: config.connect_timeout.0,
+                user_timeout: config.upstream_timeout.0,
+            },
+            rng: RefCell::new(SmallRng::from_os_rng()),
+            connections: Rc::default(),
+            shared,
+        }
+    }
+
+    /// Reads the newest table. Synchronous on purpose: whoever chooses an instance must have counted
+    /// the request before it lets go of the table (see the crate's documentation).
+    pub(crate) fn with_table<R>(&self, read: impl FnOnce(&Routing) -> R) -> R {
+        let mut cache = self.table.borrow_mut();
+        let routing = cache.load();
+        if routing.sequence != self.seen.get() {
+            self.seen.set(routing.sequence);
+            self.shared.saw(self.index, routing.sequence);
+        }
+        read(routing)
+    }
+
+    pub(crate) fn new_request_id(&self) -> HeaderValue {
+        let id: u128 = self.rng.borrow_mut().random();
+        HeaderValue::try_from(format!("{id:032x}"))
+            .unwrap_or_else(|_| HeaderValue::from_static("0"))
+    }
+}
+
+/// Serves until told to stop. Called on the thread's own runtime.
+pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener, tls: Option<TlsAcceptor>) {
+    spawn_local(follow_tables(Rc::clone(&worker)));
+    spawn_local(sweep(Rc::clone(&worker)));
+    let mut phase = worker.shared.phase.subscribe();
+    loop {
+        tokio::select! {
+            biased;
+            changed = phase.wait_for(|phase| *phase != Phase::Run) => {
+                // A closed channel means that the gateway is gone.
+                drop(changed);
+                break;
+            }
+            accepted = listener.accept() => match accepted {
+                Ok((stream, from)) => admit(&worker, stream, from, tls.as_ref()),
+                Err(e) => {
+                    tracing::warn!(error = %e, "cannot accept a connection");
+                    if is_lasting(&e) {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                }
+            },
+        }
+    }
+    // Whom the system has already let in is served.
+    while let Some(Ok((stream, from))) = accept_now(&listener) {
+        admit(&worker, stream, from, tls.as_ref());
+    }
+    drop(listener);
+    drain(&worker).await;
+}
+
+/// Accepts a connection that is waiting, if any.
+fn accept_now(listener: &TcpListener) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+    match SockRef::from(listener).accept() {
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => None,
+        Err(e) => Some(Err(e)),
+        Ok((socket, from)) => {
+            let stream = socket
+                .set_nonblocking(true)
+                .and_then(|()| TcpStream::from_std(socket.into()));
+            let from = from.as_socket().unwrap_or(([0, 0, 0, 0], 0).into());
+            Some(stream.map(|stream| (stream, from)))
+        }
+    }
+}
+
+/// Whether the next `accept` will fail as well, so that trying at once would only burn time.
+fn is_lasting(error: &io::Error) -> bool {
+    !matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}
+
+fn admit(worker: &Rc<Worker>, stream: TcpStream, from: SocketAddr, tls: Option<&TlsAcceptor>) {
+    let process = &worker.shared.process;
+    process.accepted.fetch_add(1, Ordering::Relaxed);
+    let open = process.open.fetch_add(1, Ordering::Relaxed);
+    if open >= worker.shared.config.max_connections as u64 {
+        process.open.fetch_sub(1, Ordering::Relaxed);
+        process.refused.fetch_add(1, Ordering::Relaxed);
+        downstream::turn_away(&stream);
+        return;
+    }
+    spawn_local(downstream::serve(
+        Rc::clone(worker),
+        stream,
+        from,
+        tls.cloned(),
+    ));
+}
+
+/// Lets an idle thread move on to a new table as well.
+async fn follow_tables(worker: Rc<Worker>) {
+    let mut published = worker.shared.published.subscribe();
+    loop {
+        worker.with_table(|_| ());
+        if published.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Closes connections, on both sides, that nobody has used for too long.
+async fn sweep(worker: Rc<Worker>) {
+    let mut ticks = tokio::time::interval(worker.shared.config.sweep_interval());
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let now = Instant::now();
+        worker.connections.sweep(now, &worker.shared.config);
+        worker.pool.sweep(now);
+    }
+}
+
+/// Waits for the requests under way. For a while, idle connections stay open: a client that uses one
+/// gets its answer with `connection: close`, where closing it could meet a request on its way.
+async fn drain(worker: &Worker) {
+    let mut phase = worker.shared.phase.subscribe();
+    let until = match *phase.borrow_and_update() {
+        Phase::Drain(until) => until,
+        Phase::Run | Phase::Stop => return,
+    };
+    let connections = &worker.connections;
+    connections.say_close();
+    let grace = (until.saturating_duration_since(Instant::now()) / 4).min(Duration::from_secs(1));
+    let finish = async {
+        if tokio::time::timeout(grace, connections.none_left())
+            .await
+            .is_err()
+        {
+            connections.close_idle();
+            connections.none_left().await;
+        }
+    };
+    tokio::select! {
+        () = finish => {}
+        () = tokio::time::sleep_until(until.into()) => {
+            worker.shared.abandoned.fetch_add(connections.len() as u64, Ordering::SeqCst);
+        }
+        _ = phase.wait_for(|phase| *phase == Phase::Stop) => {}
+    }
+}
