@@ -21,7 +21,7 @@ pub(crate) fn run(options: &Options) -> Result<PathBuf> {
     let mut cargo = run::cargo();
     cargo.args(["build", "--locked"]);
     for program in PROGRAMS {
-        cargo.args(["-p", program]);
+        cargo.args(["-p", program, "--bin", program]);
     }
     if options.release {
         cargo.arg("--release");
@@ -60,7 +60,15 @@ fn shim() -> Result<PathBuf> {
             ])
             .arg("--target-dir")
             .arg(&target)
-            .env("RUSTFLAGS", "-C target-feature=+crt-static"),
+            .env("RUSTFLAGS", "-C target-feature=+crt-static")
+            // Memory counts here, speed hardly: 1.4 instead of 1.5 MB resident.
+            .envs([
+                ("CARGO_PROFILE_RELEASE_PANIC", "abort"),
+                ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "s"),
+                ("CARGO_PROFILE_RELEASE_LTO", "fat"),
+                ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),
+                ("CARGO_PROFILE_RELEASE_STRIP", "symbols"),
+            ]),
     )?;
     Ok(target.join(triple).join("release").join("berth-shim"))
 }

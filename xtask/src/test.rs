@@ -1,7 +1,7 @@
 //! Every test, with what they need installed first and what was skipped said last.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -14,17 +14,25 @@ pub(crate) struct Options {
     filter: Option<String>,
 }
 
-/// Debian packages that tests use and what for.
-const PACKAGES: [(&str, &str); 1] = [(
-    "wamerican",
-    "the word list that examples/dga-detector is trained with",
-)];
+/// Programs that tests use: name, Debian package, what for.
+const PROGRAMS: [(&str, &str, &str); 2] = [
+    (
+        "python3",
+        "python3",
+        "the package that `berth package init` writes",
+    ),
+    ("setsid", "util-linux", "`berth up`"),
+];
 
 /// What may be skipped in CI, by name.
 const MAY_SKIP: [&str; 2] = ["gpu", "real-tfserving"];
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    install_packages()?;
+    install_programs()?;
+    let dependencies = match options.filter {
+        None => check_dependencies(),
+        Some(_) => Ok(()),
+    };
     let bin = build::run(&build::Options { release: false })?;
     let skipped = run::target().join("berth/skipped");
     // A list of an earlier run must not be taken for this one's.
@@ -69,7 +77,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Some(_) => Ok(()),
     };
     let named = report_skipped(&skipped)?;
-    ran.and(documented)?;
+    ran.and(documented).and(dependencies)?;
     let in_ci = std::env::var_os("CI").is_some();
     if let Some(name) = named
         .iter()
@@ -83,18 +91,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn install_packages() -> Result<()> {
-    let missing: Vec<&str> = PACKAGES
+fn install_programs() -> Result<()> {
+    let missing: Vec<_> = PROGRAMS
         .iter()
-        .map(|(name, _)| *name)
-        .filter(|name| !is_installed(name))
+        .filter(|(program, ..)| !run::on_path(program))
         .collect();
     if missing.is_empty() {
         return Ok(());
     }
     if !run::on_path("apt-get") || !is_root() {
-        for (name, purpose) in PACKAGES.iter().filter(|(name, _)| missing.contains(name)) {
-            println!("not installed (needs root on Debian): {name}, {purpose}");
+        for (program, _, purpose) in missing {
+            println!("not installed (needs root on Debian): {program}, for {purpose}");
         }
         return Ok(());
     }
@@ -104,19 +111,45 @@ fn install_packages() -> Result<()> {
         command
     };
     run::output(apt().arg("update"))?;
+    let packages = missing.iter().map(|(_, package, _)| package);
     run::output(
         apt()
             .args(["install", "-y", "--no-install-recommends"])
-            .args(&missing),
+            .args(packages),
     )?;
     Ok(())
 }
 
-fn is_installed(package: &str) -> bool {
-    Command::new("dpkg-query")
-        .args(["-W", "-f=${db:Status-Status}", package])
-        .output()
-        .is_ok_and(|output| output.stdout == b"installed")
+/// `cargo deny`, built once and kept in the cache.
+fn check_dependencies() -> Result<()> {
+    let tools = cache()?.join("tools");
+    if !run::on_path("cargo-deny") && !tools.join("bin/cargo-deny").is_file() {
+        println!("building cargo-deny once, into {}", tools.display());
+        run::check(
+            run::cargo()
+                .args(["install", "cargo-deny", "--locked", "--quiet", "--root"])
+                .arg(&tools),
+        )?;
+    }
+    let mut path = std::ffi::OsString::from(tools.join("bin"));
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    // Advisories need a database from the network; they are looked at when a release is made.
+    let checks = ["deny", "--locked", "check", "bans", "licenses", "sources"];
+    run::check(run::cargo().env("PATH", path).args(checks))
+}
+
+/// What is slow to build is kept in `~/.cache/berth`.
+fn cache() -> Result<PathBuf> {
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
+    set("XDG_CACHE_HOME")
+        .or_else(|| set("HOME").map(|home| home.join(".cache")))
+        .map(|dir| dir.join("berth"))
+        .context("neither XDG_CACHE_HOME nor HOME is set")
 }
 
 fn is_root() -> bool {
