@@ -246,13 +246,13 @@ impl Node {
                     None => self.now = self.now.after(Duration::from_millis(100)),
                 }
             }
-            for i in 0..NAMES.len() {
+            for (i, name) in NAMES.iter().enumerate() {
                 self.hear(&News::PackageReady(i));
                 self.hear(&News::Launched(i));
                 self.hear(&News::Shipped(i));
                 let stopping = self
                     .local
-                    .get(&id(NAMES[i]))
+                    .get(&id(name))
                     .and_then(Local::up)
                     .is_some_and(|up| up.stop.is_some());
                 self.hear(&if stopping {

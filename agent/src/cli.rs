@@ -1,0 +1,200 @@
+//! The command line.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use berth_agent::config::Config;
+use berth_agent::data::DataDir;
+use berth_agent::identity::{JoinRequest, join};
+use berth_agent::run::run;
+use berth_agent::runtime::Runtime;
+use berth_agent::runtime::process::ProcessRuntime;
+use berth_agent::{facts, stop};
+use berth_model::token::JoinToken;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The agent of a Berth node: runs model servers as its coordinator says.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// How the agent writes its own log to stderr; BERTH_LOG sets what (as in "debug").
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the agent of a node that has joined.
+    Run {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Joins a fleet: the node's key is made and certified.
+    Join {
+        /// The coordinator, as HOST:PORT.
+        endpoint: String,
+        /// The join token, from `berth node token create`.
+        #[arg(long, env = "BERTH_JOIN_TOKEN", hide_env_values = true)]
+        token: JoinToken,
+        /// The node's name; the host's if not given.
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Stops every instance in order, while no agent runs; one that is run again starts them again.
+    StopInstances {
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Place {
+    /// Configuration file [default: /etc/berth/agent.toml, if there is one].
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Data folder; wins over the configuration's data_dir.
+    #[arg(long)]
+    data: Option<PathBuf>,
+}
+
+impl Place {
+    fn open(&self) -> Result<(Config, DataDir)> {
+        let config = Config::load(self.config.as_deref())?;
+        let data = DataDir::open(self.data.as_deref().unwrap_or(&config.data_dir))?;
+        Ok((config, data))
+    }
+}
+
+/// Does what the command line says.
+pub(crate) fn execute(arguments: &Arguments) -> Result<()> {
+    set_up_log(arguments.log_format);
+    // One thread: an agent waits nearly always, and instances need the cores and the memory.
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot set up the event loop")?;
+    let result = tokio.block_on(dispatch(&arguments.command));
+    // Threads in the middle of a launch or an unpacking are not waited for: both survive being cut off.
+    tokio.shutdown_timeout(Duration::from_millis(200));
+    result
+}
+
+async fn dispatch(command: &Command) -> Result<()> {
+    match command {
+        Command::Run { place } => {
+            let (config, data) = place.open()?;
+            let runtime = process_runtime(&config)?;
+            let mut terminate = signal(SignalKind::terminate())?;
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            let stop = async move {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                tracing::info!("ending; the instances go on");
+            };
+            Ok(run(&config, &data, runtime, stop).await?)
+        }
+        Command::Join {
+            endpoint,
+            token,
+            name,
+            place,
+        } => {
+            let (config, data) = place.open()?;
+            let _lock = data.lock()?;
+            let facts = facts::gather(&config, data.root());
+            let request = JoinRequest {
+                endpoint,
+                token,
+                name: name.as_deref(),
+                facts,
+            };
+            let identity = join(&data, request).await?;
+            say(&format!("joined as {}", identity.name))
+        }
+        Command::StopInstances { place } => {
+            let (config, data) = place.open()?;
+            let done = stop::stop_instances(&data, process_runtime(&config)?).await?;
+            say(&format!(
+                "stopped {} instances, {} of them by force",
+                done.stopped, done.killed
+            ))?;
+            if done.unknown > 0 {
+                bail!(
+                    "{} starts could not be looked at: see the log above",
+                    done.unknown
+                );
+            }
+            Ok(())
+        }
+    }
+}
+
+fn say(text: &str) -> Result<()> {
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn process_runtime(config: &Config) -> Result<Arc<dyn Runtime>> {
+    let shim = match &config.shim {
+        Some(shim) => shim.clone(),
+        None => find_shim()?,
+    };
+    if !is_program(&shim) {
+        bail!(
+            "{} is not a program: set shim in agent.toml to the berth-shim binary",
+            shim.display()
+        );
+    }
+    Ok(Arc::new(ProcessRuntime::new(std::path::absolute(shim)?)))
+}
+
+/// Beside this executable, then on PATH.
+fn find_shim() -> Result<PathBuf> {
+    const NAME: &str = "berth-shim";
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|exe| Some(exe.parent()?.join(NAME)));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|folder| folder.join(NAME));
+    beside
+        .into_iter()
+        .chain(on_path)
+        .find(|path| is_program(path))
+        .context("berth-shim is neither beside this executable nor on PATH; set shim in agent.toml")
+}
+
+fn is_program(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata()
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+fn set_up_log(format: LogFormat) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("BERTH_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.with_target(false).with_ansi(false).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}

@@ -1,0 +1,235 @@
+//! `agent.toml`: every key is optional, unknown ones are refused, and all mistakes are told at once.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use berth_model::node::NodeKind;
+use berth_model::time::Bytes;
+
+use crate::ports::PortRange;
+
+/// What an agent is configured to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `endpoint`: the coordinator's address, `host:port`; none: the one it joined.
+    pub endpoint: Option<String>,
+    /// `data_dir`: where it keeps everything.
+    pub data_dir: PathBuf,
+    /// `shim`: the `berth-shim` binary; none: beside this executable, then on PATH.
+    pub shim: Option<PathBuf>,
+    /// `port_range`: ports that it gives to instances, `"21000-21999"`.
+    pub port_range: PortRange,
+    /// `address`: what instances are told as HOST and gateways dial.
+    pub address: IpAddr,
+    /// `kind`: `"physical"` or `"virtual"`; none: found out.
+    pub kind: Option<NodeKind>,
+    /// `exclusive`: one instance at a time; none: on virtual machines.
+    pub exclusive: Option<bool>,
+    /// `[labels]`: labels of the node.
+    pub labels: BTreeMap<String, String>,
+    /// `log_budget`: most bytes of a start's log that wait on disk for the coordinator.
+    pub log_budget: Bytes,
+    /// `log_segment`: size at which a log segment is closed.
+    pub log_segment: Bytes,
+    /// `unused_packages`: how many unpacked packages are kept that no instance uses.
+    pub unused_packages: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            data_dir: PathBuf::from("/var/lib/berth/agent"),
+            shim: None,
+            port_range: PortRange::default(),
+            address: IpAddr::from([127, 0, 0, 1]),
+            kind: None,
+            exclusive: None,
+            labels: BTreeMap::new(),
+            log_budget: Bytes(64 << 20),
+            log_segment: Bytes(1 << 20),
+            unused_packages: 3,
+        }
+    }
+}
+
+/// Where the configuration is if nothing else is said.
+pub const DEFAULT_FILE: &str = "/etc/berth/agent.toml";
+
+const KEYS: [&str; 11] = [
+    "endpoint",
+    "data_dir",
+    "shim",
+    "port_range",
+    "address",
+    "kind",
+    "exclusive",
+    "labels",
+    "log_budget",
+    "log_segment",
+    "unused_packages",
+];
+
+/// Everything that is wrong with a configuration file.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ConfigErrors(pub Vec<String>);
+
+impl Config {
+    /// Reads a file. Without one named, the default file, which may be absent.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigErrors> {
+        let file = path.unwrap_or(Path::new(DEFAULT_FILE));
+        match std::fs::read_to_string(file) {
+            Ok(text) => Self::parse(&text, &file.display().to_string()),
+            Err(error) if path.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+                Ok(Self::default())
+            }
+            Err(error) => Err(ConfigErrors(vec![format!(
+                "cannot read {}: {error}",
+                file.display()
+            )])),
+        }
+    }
+
+    /// Reads a configuration; `file` is for the errors.
+    pub fn parse(text: &str, file: &str) -> Result<Self, ConfigErrors> {
+        let table: toml::Table = text
+            .parse()
+            .map_err(|error| ConfigErrors(vec![format!("{file}: {error}")]))?;
+        let mut reader = Reader {
+            file,
+            table,
+            errors: Vec::new(),
+        };
+        let default = Self::default();
+        let config = Self {
+            endpoint: reader.text("endpoint"),
+            data_dir: reader
+                .text("data_dir")
+                .map_or(default.data_dir, PathBuf::from),
+            shim: reader.text("shim").map(PathBuf::from),
+            port_range: reader.parsed("port_range").unwrap_or(default.port_range),
+            address: reader.parsed("address").unwrap_or(default.address),
+            kind: reader.kind(),
+            exclusive: reader.take("exclusive", "true or false", |value| value.as_bool()),
+            labels: reader.labels(),
+            log_budget: reader.parsed("log_budget").unwrap_or(default.log_budget),
+            log_segment: reader.parsed("log_segment").unwrap_or(default.log_segment),
+            unused_packages: reader
+                .take("unused_packages", "a number", |value| {
+                    value.as_integer()?.try_into().ok()
+                })
+                .unwrap_or(default.unused_packages),
+        };
+        if config.log_budget.0 < 256 << 10 {
+            reader.error("log_budget", "must be at least 256KiB");
+        }
+        for key in reader.table.keys() {
+            let known = KEYS.join(", ");
+            reader
+                .errors
+                .push(format!("{file}: unknown key {key:?}; there are {known}"));
+        }
+        if reader.errors.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigErrors(reader.errors))
+        }
+    }
+}
+
+/// Takes keys out of a table and collects what is wrong with them.
+struct Reader<'a> {
+    file: &'a str,
+    table: toml::Table,
+    errors: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn error(&mut self, key: &str, problem: impl std::fmt::Display) {
+        self.errors.push(format!("{}: {key}: {problem}", self.file));
+    }
+
+    fn take<T>(
+        &mut self,
+        key: &str,
+        wanted: &str,
+        convert: impl FnOnce(&toml::Value) -> Option<T>,
+    ) -> Option<T> {
+        let value = self.table.remove(key)?;
+        let converted = convert(&value);
+        if converted.is_none() {
+            self.error(key, format_args!("expected {wanted}, not {value}"));
+        }
+        converted
+    }
+
+    fn text(&mut self, key: &str) -> Option<String> {
+        let text =
+            |value: &toml::Value| value.as_str().filter(|t| !t.is_empty()).map(str::to_owned);
+        self.take(key, "a text", text)
+    }
+
+    fn parsed<T: FromStr<Err: std::fmt::Display>>(&mut self, key: &str) -> Option<T> {
+        let text = self.text(key)?;
+        text.parse().map_err(|error| self.error(key, error)).ok()
+    }
+
+    fn kind(&mut self) -> Option<NodeKind> {
+        self.take("kind", "\"physical\" or \"virtual\"", |value| {
+            match value.as_str()? {
+                "physical" => Some(NodeKind::Physical),
+                "virtual" => Some(NodeKind::Virtual),
+                _ => None,
+            }
+        })
+    }
+
+    fn labels(&mut self) -> BTreeMap<String, String> {
+        let labels = |value: &toml::Value| {
+            let pairs = value.as_table()?.iter();
+            pairs
+                .map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+                .collect()
+        };
+        self.take("labels", "a table of texts", labels)
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mistake_is_told_at_once() {
+        let text = "endpoint = 5\nport_range = \"9-8\"\nkind = \"cloud\"\nlog_budget = \"1\"\ntypo = 1\n\
+                    [labels]\na = 1\n";
+        let ConfigErrors(errors) = Config::parse(text, "agent.toml").unwrap_err();
+        assert_eq!(errors.len(), 6, "{errors:#?}");
+        assert!(errors.iter().all(|error| error.starts_with("agent.toml: ")));
+        assert!(
+            errors
+                .iter()
+                .any(|error| error.contains("unknown key \"typo\""))
+        );
+    }
+
+    #[test]
+    fn what_is_not_said_has_its_default() {
+        assert_eq!(Config::parse("", "x").unwrap(), Config::default());
+        let text = "endpoint = \"coordinator:7450\"\nexclusive = false\nkind = \"physical\"\n\
+                    port_range = \"21000-21099\"\nlog_budget = \"8MiB\"\n[labels]\nrack = \"a\"\n";
+        let config = Config::parse(text, "x").unwrap();
+        assert_eq!(config.endpoint.as_deref(), Some("coordinator:7450"));
+        assert_eq!(
+            (config.exclusive, config.kind),
+            (Some(false), Some(NodeKind::Physical))
+        );
+        assert_eq!(config.port_range.to_string(), "21000-21099");
+        assert_eq!(config.labels["rack"], "a");
+        assert_eq!(config.log_budget, Bytes(8 << 20));
+    }
+}

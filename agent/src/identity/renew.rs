@@ -1,0 +1,111 @@
+//! Keeping the certificate alive.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_proto::v1;
+use berth_proto::v1::enrollment_client::EnrollmentClient;
+use tokio::sync::{Notify, watch};
+
+use super::join::answer;
+use super::{Identity, IdentityError, Issued, accept};
+use crate::backoff::Backoff;
+use crate::clock;
+use crate::data::DataDir;
+use crate::rpc::connect::Dialer;
+
+/// Asks for a new certificate for the node's key. Needs no valid certificate: the request's own signature
+/// by the pinned key is the proof.
+pub async fn renew(
+    data: &DataDir,
+    identity: &Identity,
+    endpoint: &str,
+    boot_id: &str,
+) -> Result<Identity, IdentityError> {
+    let dialer = Dialer::anonymous(endpoint, identity)?;
+    let csr = identity.key.request(identity.name.as_str())?.into();
+    let channel = dialer.connect().await?;
+    let mut client = EnrollmentClient::new(channel);
+    let asked = client.renew(v1::RenewRequest { csr });
+    let reply = answer(tokio::time::timeout(Duration::from_secs(30), asked).await)?;
+    let issued = Issued {
+        name: identity.name.as_str(),
+        endpoint: &identity.endpoint,
+        certificate: &reply.certificate,
+        ca: &reply.ca,
+        ca_key_hash: &identity.ca_key_hash,
+    };
+    accept(data, &identity.key, &issued, boot_id, clock::now())
+}
+
+/// Renews at two thirds of the certificate's life, and when told that it does not pass any more.
+#[derive(Debug)]
+pub struct Renewer {
+    data: DataDir,
+    endpoint: String,
+    boot_id: String,
+    current: watch::Sender<Arc<Identity>>,
+    refused: Arc<Notify>,
+}
+
+impl Renewer {
+    /// Of the identity in `current`, which it replaces. `refused`: the coordinator said that the
+    /// certificate has expired, whatever this machine's clock says.
+    pub fn new(
+        data: DataDir,
+        endpoint: String,
+        boot_id: String,
+        current: watch::Sender<Arc<Identity>>,
+        refused: Arc<Notify>,
+    ) -> Self {
+        Self {
+            data,
+            endpoint,
+            boot_id,
+            current,
+            refused,
+        }
+    }
+
+    /// Runs for ever.
+    pub async fn run(self) {
+        loop {
+            let identity = self.current.borrow().clone();
+            let wait = identity.renewal_in(&self.boot_id, clock::now(), clock::wall());
+            tokio::select! {
+                () = clock::sleep_until(clock::now().after(wait)) => {}
+                () = self.refused.notified() => {}
+            }
+            self.renew_until_done(&identity).await;
+            // A certificate that is due as soon as it comes (a wrong clock) must not make this spin.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    async fn renew_until_done(&self, identity: &Identity) {
+        let most =
+            (identity.validity.life() / 20).clamp(Duration::from_secs(1), Duration::from_secs(300));
+        let mut backoff = Backoff::new(Duration::from_millis(500), most);
+        loop {
+            match renew(&self.data, identity, &self.endpoint, &self.boot_id).await {
+                Ok(renewed) => {
+                    tracing::info!(
+                        until = renewed.validity.until.rfc3339(),
+                        "renewed the node's certificate"
+                    );
+                    self.current.send_replace(Arc::new(renewed));
+                    return;
+                }
+                Err(error) => {
+                    let wait = match error {
+                        IdentityError::Refused(_) => most,
+                        _ => backoff.wait(),
+                    };
+                    let error = crate::chain(&error);
+                    tracing::warn!(error, again_in = ?wait, "cannot renew the node's certificate");
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The task that owns all that is so of this node's instances: hear, plan, act, publish.
+
+mod act;
+mod adopt;
+mod hear;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use berth_agent_plan::{Check, Local, Settings, plan};
+use berth_model::digest::PackageDigest;
+use berth_model::id::InstanceId;
+use berth_model::instance::{InstanceSpec, Reason};
+use berth_model::route::Order;
+use berth_model::time::Monotonic;
+use berth_shim::spec::LogSpec;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use crate::clock;
+use crate::data::DataDir;
+use crate::ledger::{Ledger, Refused};
+use crate::logs;
+use crate::packages::{PackageNews, Packages};
+use crate::ports::PortRange;
+use crate::rpc::board::Board;
+use crate::runtime::{EndState, Handle, Runtime};
+
+/// What the reconciler is told.
+#[derive(Debug)]
+pub enum Event {
+    /// The coordinator sent a desired set.
+    Desired {
+        /// Its order.
+        order: Order,
+        /// Its content.
+        specs: Vec<InstanceSpec>,
+        /// Told once it is on disk, or why it is not taken.
+        reply: oneshot::Sender<Result<(), Refused>>,
+    },
+    /// A package made progress.
+    Package {
+        /// Which.
+        digest: PackageDigest,
+        /// How.
+        news: PackageNews,
+    },
+    /// A launch is over.
+    Launched {
+        /// Of which instance.
+        id: InstanceId,
+        /// Number of the start.
+        start: u32,
+        /// The start with its module's pid, or why there is none.
+        result: Result<(Handle, Option<u32>), Reason>,
+    },
+    /// A start ended.
+    Ended {
+        /// Of which instance.
+        id: InstanceId,
+        /// Number of the start.
+        start: u32,
+        /// How.
+        end: EndState,
+    },
+    /// A health check said something.
+    Check {
+        /// Of which instance.
+        id: InstanceId,
+        /// Of which start.
+        start: u32,
+        /// What.
+        check: Check,
+    },
+    /// The logs of all starts of an instance are on the coordinator's disk.
+    LogsShipped {
+        /// Which instance.
+        id: InstanceId,
+    },
+}
+
+/// What a reconciler works with.
+pub struct Parts {
+    /// Numbers to plan by.
+    pub settings: Settings,
+    /// The data folder.
+    pub data: DataDir,
+    /// The ledger in it.
+    pub ledger: Ledger,
+    /// What starts instances.
+    pub runtime: Arc<dyn Runtime>,
+    /// Packages on this node.
+    pub packages: Packages,
+    /// The shipper of logs.
+    pub shipper: mpsc::UnboundedSender<logs::Command>,
+    /// Where statuses are published.
+    pub board: Arc<Board>,
+    /// Where events come from; and a way to send some.
+    pub events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
+    /// Ports that may be given out.
+    pub ports: PortRange,
+    /// Limits of a start's log on disk.
+    pub log: LogSpec,
+    /// How many unused packages are kept.
+    pub unused_packages: usize,
+    /// This boot.
+    pub boot_id: String,
+}
+
+/// One start that runs, and those who watch it.
+struct Running {
+    handle: Handle,
+    ended: AbortHandle,
+    health: Option<AbortHandle>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.ended.abort();
+        if let Some(health) = &self.health {
+            health.abort();
+        }
+    }
+}
+
+/// The task's state.
+pub struct Reconciler {
+    parts: Parts,
+    local: BTreeMap<InstanceId, Local>,
+    running: BTreeMap<InstanceId, Running>,
+    /// The port given out last.
+    last_port: Option<u16>,
+}
+
+impl Reconciler {
+    /// Finds out what became of everything that the last agent left, and publishes it; starts nothing yet.
+    pub async fn adopt(parts: Parts) -> Self {
+        let mut reconciler = Self {
+            parts,
+            local: BTreeMap::new(),
+            running: BTreeMap::new(),
+            last_port: None,
+        };
+        reconciler.adopt_all().await;
+        if let Some(order) = reconciler.parts.ledger.order() {
+            reconciler.parts.board.accepted(order);
+        }
+        let plan = plan(
+            reconciler.parts.ledger.desired(),
+            &reconciler.local,
+            clock::now(),
+            &reconciler.parts.settings,
+        );
+        reconciler.parts.board.publish(plan.statuses, clock::wall());
+        reconciler
+    }
+
+    /// Runs until the agent ends.
+    pub async fn run(mut self) {
+        loop {
+            let wake = self.step().await;
+            tokio::select! {
+                event = self.parts.events.1.recv() => match event {
+                    Some(event) => self.hear(event).await,
+                    None => return,
+                },
+                () = until(wake) => {}
+            }
+            // What has come meanwhile is planned for in one go.
+            while let Ok(event) = self.parts.events.1.try_recv() {
+                self.hear(event).await;
+            }
+        }
+    }
+
+    /// Plans and acts until there is nothing to do; tells when to look again.
+    async fn step(&mut self) -> Option<Monotonic> {
+        // Each round changes what it acted on, so a few are enough; more would be a mistake in the
+        // planner, which must not stop the agent from hearing.
+        for _ in 0..16 {
+            let now = clock::now();
+            let plan = plan(
+                self.parts.ledger.desired(),
+                &self.local,
+                now,
+                &self.parts.settings,
+            );
+            self.parts.board.publish(plan.statuses, clock::wall());
+            if plan.actions.is_empty() {
+                self.drain();
+                return plan.wake;
+            }
+            for action in plan.actions {
+                self.act(action).await;
+            }
+        }
+        tracing::error!("planning does not come to rest");
+        Some(clock::now().after(std::time::Duration::from_secs(1)))
+    }
+
+    fn running_start(&self, id: &InstanceId, start: u32) -> bool {
+        self.running
+            .get(id)
+            .is_some_and(|running| running.handle.start == start)
+    }
+
+    fn publish_running(&self) {
+        let handles = self
+            .running
+            .iter()
+            .map(|(id, running)| (id.clone(), running.handle.clone()));
+        self.parts.board.running(handles.collect());
+    }
+
+    fn ship(&self, command: logs::Command) {
+        // The shipper ends only with the agent.
+        let _ = self.parts.shipper.send(command);
+    }
+}
+
+async fn until(at: Option<Monotonic>) {
+    match at {
+        Some(at) => clock::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

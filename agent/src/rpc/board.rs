@@ -1,0 +1,258 @@
+//! What is to be reported: written by the reconciler, read by the session.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use berth_agent_plan::Status;
+use berth_model::id::InstanceId;
+use berth_model::instance::InstanceStatus;
+use berth_model::route::Order;
+use berth_model::time::Timestamp;
+use tokio::sync::Notify;
+
+use crate::runtime::Handle;
+
+/// What is to be reported. Shared; no lock is held while waiting.
+#[derive(Debug, Default)]
+pub struct Board {
+    inner: Mutex<Inner>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    accepted: Option<Order>,
+    statuses: BTreeMap<InstanceId, InstanceStatus>,
+    running: BTreeMap<InstanceId, Handle>,
+    /// Changed and not sent.
+    dirty: BTreeSet<InstanceId>,
+    /// Sent, by number of the report, and not acknowledged.
+    sent: BTreeMap<u64, BTreeSet<InstanceId>>,
+    /// Forgotten instances and the number of the report that last said so.
+    forgotten: BTreeMap<InstanceId, Option<u64>>,
+    seq: u64,
+}
+
+/// One report.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Report {
+    /// Its number.
+    pub seq: u64,
+    /// Instances that changed.
+    pub statuses: Vec<InstanceStatus>,
+    /// Instances of which nothing is left.
+    pub forgotten: Vec<InstanceId>,
+}
+
+impl Board {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic elsewhere does not make the data wrong: every change is complete in itself.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces all statuses; `wall` becomes the time of those whose phase or start changed.
+    pub fn publish(&self, statuses: BTreeMap<InstanceId, Status>, wall: Timestamp) {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let mut changed = false;
+        inner.statuses.retain(|id, _| statuses.contains_key(id));
+        for (id, status) in statuses {
+            let old = inner.statuses.get(&id);
+            let same = old.filter(|old| (old.phase, old.start) == (status.phase, status.start));
+            let new = InstanceStatus {
+                id: id.clone(),
+                phase: status.phase,
+                start: status.start,
+                restarts: status.restarts,
+                address: status.address,
+                reason: status.reason,
+                last_lines: status.last_lines,
+                pid: status.pid,
+                since: same.map_or(wall, |old| old.since),
+                digest: status.digest,
+            };
+            if old != Some(&new) {
+                // An instance that came back after it was forgotten is not forgotten.
+                inner.forgotten.remove(&id);
+                inner.dirty.insert(id.clone());
+                inner.statuses.insert(id, new);
+                changed = true;
+            }
+        }
+        if changed {
+            self.changed.notify_one();
+        }
+    }
+
+    /// An instance is gone, with its files; its logs are all on the coordinator's disk.
+    pub fn forget(&self, id: &InstanceId) {
+        let mut inner = self.lock();
+        inner.statuses.remove(id);
+        inner.dirty.remove(id);
+        inner.forgotten.insert(id.clone(), None);
+        self.changed.notify_one();
+    }
+
+    /// The newest desired set on disk.
+    pub fn accepted(&self, order: Order) {
+        self.lock().accepted = Some(order);
+    }
+
+    /// What runs, for statistics.
+    pub fn running(&self, running: BTreeMap<InstanceId, Handle>) {
+        self.lock().running = running;
+    }
+
+    /// What runs.
+    pub fn handles(&self) -> BTreeMap<InstanceId, Handle> {
+        self.lock().running.clone()
+    }
+
+    /// A new session begins: everything is told anew. Forgotten instances follow in the first report.
+    pub fn begin(&self) -> (Option<Order>, Vec<InstanceStatus>) {
+        let mut inner = self.lock();
+        inner.dirty.clear();
+        inner.sent.clear();
+        inner.forgotten.values_mut().for_each(|seq| *seq = None);
+        (inner.accepted, inner.statuses.values().cloned().collect())
+    }
+
+    /// What changed since the last report; none if nothing.
+    pub fn report(&self) -> Option<Report> {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let fresh: Vec<InstanceId> = inner
+            .forgotten
+            .iter()
+            .filter(|(_, seq)| seq.is_none())
+            .map(|(id, _)| id.clone())
+            .collect();
+        if inner.dirty.is_empty() && fresh.is_empty() {
+            return None;
+        }
+        inner.seq += 1;
+        for id in &fresh {
+            inner.forgotten.insert(id.clone(), Some(inner.seq));
+        }
+        let dirty = std::mem::take(&mut inner.dirty);
+        let statuses = dirty
+            .iter()
+            .filter_map(|id| inner.statuses.get(id))
+            .cloned()
+            .collect();
+        inner.sent.insert(inner.seq, dirty);
+        Some(Report {
+            seq: inner.seq,
+            statuses,
+            forgotten: fresh,
+        })
+    }
+
+    /// All reports up to this one are on the coordinator's disk.
+    pub fn acknowledged(&self, seq: u64) {
+        let mut inner = self.lock();
+        inner.sent.retain(|sent, _| *sent > seq);
+        inner
+            .forgotten
+            .retain(|_, sent| sent.is_none_or(|sent| sent > seq));
+    }
+
+    /// The number of the oldest report that is not acknowledged.
+    pub fn oldest_unacknowledged(&self) -> Option<u64> {
+        self.lock().sent.keys().next().copied()
+    }
+
+    /// What is not acknowledged is reported again, as it is by then.
+    pub fn repeat(&self) {
+        let mut inner = self.lock();
+        let sent = std::mem::take(&mut inner.sent);
+        inner.dirty.extend(sent.into_values().flatten());
+        inner.forgotten.values_mut().for_each(|seq| *seq = None);
+        self.changed.notify_one();
+    }
+
+    /// Resolves when there is something to report.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_model::instance::Phase;
+
+    use super::*;
+
+    fn id(text: &str) -> InstanceId {
+        text.parse().unwrap()
+    }
+
+    fn publish(board: &Board, phase: Phase, wall: u64) {
+        let status = Status {
+            phase,
+            ..Status::default()
+        };
+        board.publish(BTreeMap::from([(id("a.1.0.1"), status)]), Timestamp(wall));
+    }
+
+    #[test]
+    fn only_changes_are_reported_and_the_time_is_that_of_the_phase() {
+        let board = Board::default();
+        assert_eq!(board.report(), None);
+        publish(&board, Phase::Starting, 1);
+        publish(&board, Phase::Starting, 2);
+        let report = board.report().unwrap();
+        assert_eq!((report.seq, report.statuses[0].since), (1, Timestamp(1)));
+        assert_eq!(board.report(), None);
+        publish(&board, Phase::Starting, 3);
+        assert_eq!(board.report(), None);
+        publish(&board, Phase::Healthy, 4);
+        publish(&board, Phase::Unhealthy, 5);
+        let report = board.report().unwrap();
+        assert_eq!(
+            (report.seq, report.statuses[0].phase),
+            (2, Phase::Unhealthy)
+        );
+    }
+
+    #[test]
+    fn what_is_forgotten_is_said_until_it_is_acknowledged() {
+        let board = Board::default();
+        publish(&board, Phase::Stopped, 1);
+        board.report().unwrap();
+        board.forget(&id("a.1.0.1"));
+        let report = board.report().unwrap();
+        assert_eq!(
+            (report.seq, report.forgotten.len(), report.statuses.len()),
+            (2, 1, 0)
+        );
+        assert_eq!(board.report(), None);
+        let (_, all) = board.begin();
+        assert_eq!(all, []);
+        assert_eq!(board.report().unwrap().forgotten, [id("a.1.0.1")]);
+        board.acknowledged(2);
+        board.begin();
+        assert_eq!(
+            board.report().unwrap().seq,
+            4,
+            "the acknowledged one was the older report"
+        );
+        board.acknowledged(4);
+        board.begin();
+        assert_eq!(board.report(), None);
+    }
+
+    #[test]
+    fn what_is_not_acknowledged_is_repeated() {
+        let board = Board::default();
+        publish(&board, Phase::Starting, 1);
+        board.report().unwrap();
+        assert_eq!(board.oldest_unacknowledged(), Some(1));
+        board.repeat();
+        assert_eq!(board.report().unwrap().seq, 2);
+        board.acknowledged(2);
+        assert_eq!(board.oldest_unacknowledged(), None);
+        board.repeat();
+        assert_eq!(board.report(), None);
+    }
+}

@@ -1,0 +1,175 @@
+//! TLS connections to the coordinator: always in its fixed name, whatever the address.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_proto::COORDINATOR_NAME;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::identity::{Identity, PinnedCa};
+
+/// Longest time for TCP and TLS together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Silence after which the peer is asked whether it lives, and the time it has to answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// Why there is no connection to the coordinator.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Not an address.
+    #[error(
+        "{0:?} is not the address of a coordinator: write HOST:PORT, as in coordinator.example:7450"
+    )]
+    Endpoint(String),
+    /// A certificate or key that TLS does not take.
+    #[error("cannot set up TLS")]
+    Tls(#[from] rustls::Error),
+    /// TCP or TLS failed.
+    #[error("cannot connect to the coordinator at {endpoint}")]
+    Transport {
+        /// Where.
+        endpoint: String,
+        /// What happened.
+        source: tonic::transport::Error,
+    },
+}
+
+/// `host:port` of an endpoint as people write it, with or without `https://`.
+pub fn normalize(endpoint: &str) -> Result<String, ConnectError> {
+    let bare = endpoint
+        .trim()
+        .trim_start_matches("https://")
+        .trim_end_matches('/');
+    let good = bare.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok_and(|port| port != 0)
+    });
+    if good {
+        Ok(bare.to_owned())
+    } else {
+        Err(ConnectError::Endpoint(endpoint.to_owned()))
+    }
+}
+
+/// Makes connections to one coordinator.
+#[derive(Debug, Clone)]
+pub struct Dialer {
+    endpoint: String,
+    tls: Arc<ClientConfig>,
+}
+
+impl Dialer {
+    /// With the node's certificate.
+    pub fn mutual(endpoint: &str, identity: &Identity) -> Result<Self, ConnectError> {
+        let tls = versions(provider())?
+            .with_root_certificates(roots(identity)?)
+            .with_client_auth_cert(identity.chain.clone(), identity.key.private())?;
+        Ok(Self::new(endpoint, tls))
+    }
+
+    /// Without a certificate, to a coordinator whose CA is known.
+    pub fn anonymous(endpoint: &str, identity: &Identity) -> Result<Self, ConnectError> {
+        let tls = versions(provider())?
+            .with_root_certificates(roots(identity)?)
+            .with_no_client_auth();
+        Ok(Self::new(endpoint, tls))
+    }
+
+    /// Without a certificate, to a coordinator of whose CA only the key's hash is known.
+    pub fn pinned(endpoint: &str, ca_key_hash: &str) -> Result<Self, ConnectError> {
+        let provider = provider();
+        let verifier = Arc::new(PinnedCa::new(ca_key_hash, provider.clone()));
+        let tls = versions(provider)?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
+        Ok(Self::new(endpoint, tls))
+    }
+
+    fn new(endpoint: &str, mut tls: ClientConfig) -> Self {
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        Self {
+            endpoint: endpoint.to_owned(),
+            tls: Arc::new(tls),
+        }
+    }
+
+    /// Connects once; the channel does not reconnect to anything else than the same endpoint with the
+    /// same credentials.
+    pub async fn connect(&self) -> Result<Channel, ConnectError> {
+        // The connector does TLS itself, with a name that the address does not have; to tonic the
+        // connection is a plain one.
+        let endpoint = Endpoint::from_static("http://coordinator.berth.internal")
+            .origin(Uri::from_static("https://coordinator.berth.internal"))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true);
+        let (address, tls) = (self.endpoint.clone(), self.tls.clone());
+        let connector = tower::service_fn(move |_: Uri| dial(address.clone(), tls.clone()));
+        endpoint
+            .connect_with_connector(connector)
+            .await
+            .map_err(|source| ConnectError::Transport {
+                endpoint: self.endpoint.clone(),
+                source,
+            })
+    }
+}
+
+async fn dial(
+    address: String,
+    tls: Arc<ClientConfig>,
+) -> io::Result<TokioIo<tokio_rustls::client::TlsStream<TcpStream>>> {
+    let tcp = TcpStream::connect(&address).await?;
+    tcp.set_nodelay(true)?;
+    let name = ServerName::try_from(COORDINATOR_NAME).map_err(io::Error::other)?;
+    let stream = TlsConnector::from(tls).connect(name, tcp).await?;
+    Ok(TokioIo::new(stream))
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn versions(
+    provider: Arc<rustls::crypto::CryptoProvider>,
+) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, rustls::Error> {
+    ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()
+}
+
+fn roots(identity: &Identity) -> Result<RootCertStore, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    for ca in &identity.ca {
+        roots.add(ca.clone())?;
+    }
+    Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_host_and_port() {
+        for good in [
+            "c:7450",
+            "https://c:7450",
+            "https://c:7450/",
+            "[::1]:7450",
+            " 127.0.0.1:1 ",
+        ] {
+            assert!(normalize(good).is_ok(), "{good}");
+        }
+        assert_eq!(normalize("https://c:7450/").unwrap(), "c:7450");
+        for bad in ["", "c", "c:", ":7450", "c:0", "http://c:7450", "c:7450/v1"] {
+            assert!(normalize(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! What the agent says to the coordinator, and how it gets through.
+
+pub mod board;
+pub mod connect;
+pub mod session;
+mod statistics;

@@ -1,0 +1,313 @@
+//! The session with the coordinator: one at a time, again and again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use berth_model::instance::InstanceSpec;
+use berth_model::node::Facts;
+use berth_model::route::Order;
+use berth_proto::v1;
+use berth_proto::v1::agent_message::Message as Up;
+use berth_proto::v1::agents_client::AgentsClient;
+use berth_proto::v1::coordinator_message::Message as Down;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic::transport::Channel;
+
+use super::board::Board;
+use super::connect::{ConnectError, Dialer};
+use super::statistics::Collector;
+use crate::backoff::Backoff;
+use crate::identity::Identity;
+use crate::reconcile::Event;
+use crate::runtime::Runtime;
+
+/// Longest desired set: some thousand instances with their manifests.
+const LARGEST: usize = 64 << 20;
+
+/// Time for the coordinator to answer the hello, and for a message to leave.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A report that is not acknowledged for so long is sent again.
+const REPEAT: Duration = Duration::from_secs(10);
+
+/// What a session needs.
+pub struct Session {
+    /// Where the coordinator is.
+    pub endpoint: String,
+    /// Who this node is; changes when the certificate is renewed.
+    pub identity: watch::Receiver<Arc<Identity>>,
+    /// Notified when the coordinator says that the certificate has expired.
+    pub expired: Arc<Notify>,
+    /// What this machine is.
+    pub facts: Facts,
+    /// Random, of this agent process.
+    pub incarnation: String,
+    /// What is to be reported.
+    pub board: Arc<Board>,
+    /// For desired sets.
+    pub events: mpsc::Sender<Event>,
+    /// Where others find the connection while a session is open.
+    pub channel: watch::Sender<Option<Channel>>,
+    /// For statistics.
+    pub runtime: Arc<dyn Runtime>,
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("{}", describe(.0))]
+    Status(Box<tonic::Status>),
+    #[error("the coordinator ended the session")]
+    Closed,
+    #[error("the coordinator does not answer")]
+    Silent,
+    #[error("refused ({code}): {message}")]
+    Refused { code: String, message: String },
+    #[error("the agent is ending")]
+    Ending,
+}
+
+impl From<tonic::Status> for Ended {
+    fn from(status: tonic::Status) -> Self {
+        Self::Status(Box::new(status))
+    }
+}
+
+fn describe(status: &tonic::Status) -> String {
+    format!("{:?}: {}", status.code(), crate::chain(status))
+}
+
+impl Session {
+    /// Runs for ever.
+    pub async fn run(self) {
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
+        let mut collector = Collector::new(self.runtime.clone());
+        loop {
+            let mut welcomed = false;
+            let ended = match self.once(&mut collector, &mut welcomed).await {
+                Ok(never) => match never {},
+                Err(Ended::Ending) => return,
+                Err(ended) => ended,
+            };
+            self.channel.send_replace(None);
+            if welcomed {
+                backoff.reset();
+            }
+            let error = crate::chain(&ended);
+            if error.contains("CertificateExpired") || error.contains("certificate expired") {
+                self.expired.notify_one();
+            }
+            let wait = match &ended {
+                Ended::Refused { code, .. } => refusal_wait(code),
+                _ => backoff.wait(),
+            };
+            tracing::warn!(error, again_in = ?wait, "no session with the coordinator");
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn once(
+        &self,
+        collector: &mut Collector,
+        welcomed: &mut bool,
+    ) -> Result<std::convert::Infallible, Ended> {
+        let identity = self.identity.borrow().clone();
+        let channel = Dialer::mutual(&self.endpoint, &identity)?.connect().await?;
+        let (out, queue) = mpsc::channel(64);
+        let (accepted, instances) = self.board.begin();
+        let hello = v1::Hello {
+            facts: Some(self.facts.clone().into()),
+            incarnation: self.incarnation.clone(),
+            accepted: accepted.map(Into::into),
+            instances: instances.into_iter().map(Into::into).collect(),
+        };
+        let wire = Wire { out };
+        wire.send(Up::Hello(hello)).await?;
+        let mut client = AgentsClient::new(channel.clone()).max_decoding_message_size(LARGEST);
+        let answer = client.session(ReceiverStream::new(queue));
+        let mut inbound = patient(answer).await??.into_inner();
+        let welcome = self.welcome(&mut inbound).await?;
+        *welcomed = true;
+        tracing::info!(
+            node = welcome.node,
+            endpoint = self.endpoint,
+            "session with the coordinator"
+        );
+        self.channel.send_replace(Some(channel));
+        let beat = Duration::from_millis(welcome.heartbeat_ms.clamp(100, 60_000));
+        self.talk(&wire, &mut inbound, beat, collector).await
+    }
+
+    async fn welcome(
+        &self,
+        inbound: &mut Streaming<v1::CoordinatorMessage>,
+    ) -> Result<v1::Welcome, Ended> {
+        match patient(inbound.message())
+            .await??
+            .ok_or(Ended::Closed)?
+            .message
+        {
+            Some(Down::Welcome(welcome)) => Ok(welcome),
+            Some(Down::Refusal(refusal)) => Err(Ended::Refused {
+                code: refusal.code,
+                message: refusal.message,
+            }),
+            _ => Err(Ended::Refused {
+                code: "version".to_owned(),
+                message: "its first message is not a welcome".to_owned(),
+            }),
+        }
+    }
+
+    async fn talk(
+        &self,
+        wire: &Wire,
+        inbound: &mut Streaming<v1::CoordinatorMessage>,
+        beat: Duration,
+        collector: &mut Collector,
+    ) -> Result<std::convert::Infallible, Ended> {
+        let mut heartbeat = tokio::time::interval(beat);
+        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut unacknowledged: Option<(u64, Instant)> = None;
+        loop {
+            while let Some(report) = self.board.report() {
+                let report = v1::StatusReport {
+                    seq: report.seq,
+                    instances: report.statuses.into_iter().map(Into::into).collect(),
+                    forgotten: report.forgotten.iter().map(ToString::to_string).collect(),
+                };
+                wire.send(Up::Status(report)).await?;
+            }
+            tokio::select! {
+                message = inbound.message() => {
+                    let message = message?.ok_or(Ended::Closed)?;
+                    self.hear(wire, message).await?;
+                }
+                () = self.board.changed() => {}
+                _ = heartbeat.tick() => {
+                    let statistics = collector.collect(self.board.handles()).await;
+                    wire.send(Up::Statistics(statistics)).await?;
+                    self.repeat(&mut unacknowledged);
+                }
+            }
+        }
+    }
+
+    /// Has reports repeated that wait for their acknowledgement too long.
+    fn repeat(&self, unacknowledged: &mut Option<(u64, Instant)>) {
+        let oldest = self.board.oldest_unacknowledged();
+        match (oldest, &unacknowledged) {
+            (Some(seq), Some((known, since))) if seq == *known => {
+                if since.elapsed() >= REPEAT {
+                    self.board.repeat();
+                    *unacknowledged = None;
+                }
+            }
+            (Some(seq), _) => *unacknowledged = Some((seq, Instant::now())),
+            (None, _) => *unacknowledged = None,
+        }
+    }
+
+    async fn hear(&self, wire: &Wire, message: v1::CoordinatorMessage) -> Result<(), Ended> {
+        match message.message {
+            Some(Down::Ping(ping)) => wire.send(Up::Pong(v1::Pong { nonce: ping.nonce })).await,
+            Some(Down::StatusAck(ack)) => {
+                self.board.acknowledged(ack.seq);
+                Ok(())
+            }
+            Some(Down::Desired(desired)) => self.desired(wire, desired).await,
+            Some(Down::Refusal(refusal)) => Err(Ended::Refused {
+                code: refusal.code,
+                message: refusal.message,
+            }),
+            // A second welcome, or what a newer coordinator says.
+            Some(Down::Welcome(_)) | None => Ok(()),
+        }
+    }
+
+    async fn desired(&self, wire: &Wire, desired: v1::DesiredSet) -> Result<(), Ended> {
+        let order: Order = desired.order.unwrap_or_default().into();
+        let specs: Result<Vec<InstanceSpec>, String> = desired
+            .instances
+            .into_iter()
+            .enumerate()
+            .map(|(i, spec)| {
+                InstanceSpec::try_from(spec).map_err(|e| format!("invalid: instances[{i}]: {e}"))
+            })
+            .collect();
+        let ack = move |refused: String| {
+            if !refused.is_empty() {
+                tracing::error!(%order, refused, "refused a desired set");
+            }
+            Up::DesiredAck(v1::DesiredAck {
+                order: Some(order.into()),
+                refused,
+            })
+        };
+        let specs = match specs {
+            Ok(specs) => specs,
+            Err(refused) => return wire.send(ack(refused)).await,
+        };
+        let (reply, answer) = oneshot::channel();
+        let event = Event::Desired {
+            order,
+            specs,
+            reply,
+        };
+        self.events.send(event).await.map_err(|_| Ended::Ending)?;
+        // Not waited for here: pings are answered while the disk is busy. Answers keep the order of the
+        // sets, as the reconciler takes one after the other.
+        let wire = wire.clone();
+        tokio::spawn(async move {
+            if let Ok(taken) = answer.await {
+                let refused = taken
+                    .err()
+                    .map(|error| error.to_string())
+                    .unwrap_or_default();
+                // If the session has ended, the next hello tells what was accepted.
+                let _ = wire.send(ack(refused)).await;
+            }
+        });
+        Ok(())
+    }
+}
+
+/// The outgoing half.
+#[derive(Clone)]
+struct Wire {
+    out: mpsc::Sender<v1::AgentMessage>,
+}
+
+impl Wire {
+    async fn send(&self, message: Up) -> Result<(), Ended> {
+        let message = v1::AgentMessage {
+            message: Some(message),
+        };
+        match self.out.send_timeout(message, PATIENCE).await {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(Ended::Silent),
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Ended::Closed),
+        }
+    }
+}
+
+async fn patient<T>(call: impl Future<Output = T>) -> Result<T, Ended> {
+    tokio::time::timeout(PATIENCE, call)
+        .await
+        .map_err(|_| Ended::Silent)
+}
+
+/// A refusal is not a failure of the network: trying again quickly helps nobody.
+fn refusal_wait(code: &str) -> Duration {
+    let seconds = match code {
+        // Until one of the two machines with this key is stopped.
+        "key-in-use" => 30,
+        "removed" => 300,
+        _ => 15,
+    };
+    Duration::from_secs(seconds).mul_f64(rand::random_range(0.5..1.0))
+}

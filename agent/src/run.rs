@@ -1,0 +1,133 @@
+//! An agent at work: everything wired together.
+
+use std::sync::Arc;
+
+use berth_agent_plan::Settings;
+use berth_shim::spec::LogSpec;
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::clock;
+use crate::config::Config;
+use crate::data::{DataDir, DataError};
+use crate::facts;
+use crate::files::FileError;
+use crate::identity::{Identity, IdentityError, Renewer};
+use crate::ledger::Ledger;
+use crate::logs::Shipper;
+use crate::packages::Packages;
+use crate::reconcile::{Parts, Reconciler};
+use crate::rpc::board::Board;
+use crate::rpc::connect::{ConnectError, normalize};
+use crate::rpc::session::Session;
+use crate::runtime::{Runtime, RuntimeError};
+
+/// Why an agent cannot work, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Its data folder cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// It has no identity that can be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// A file cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The configured endpoint is none.
+    #[error(transparent)]
+    Endpoint(#[from] ConnectError),
+    /// The runtime cannot be used.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// A resource of the system cannot be had.
+    #[error("cannot {what}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// One of its tasks ended, which none does but by a mistake in this program.
+    #[error("the {0} task ended")]
+    Task(&'static str),
+}
+
+/// Runs until `stop` resolves; then all tasks end at once, and the instances go on.
+pub async fn run(
+    config: &Config,
+    data: &DataDir,
+    runtime: Arc<dyn Runtime>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    let _lock = data.lock()?;
+    let identity = Identity::load(data)?;
+    let endpoint = match &config.endpoint {
+        Some(endpoint) => normalize(endpoint)?,
+        None => identity.endpoint.clone(),
+    };
+    let facts = facts::gather(config, data.root());
+    let boot_id = facts.boot_id.clone();
+    let settings = Settings {
+        address: config.address,
+        exclusive: facts.exclusive,
+        ..Settings::default()
+    };
+    let ledger = Ledger::open(data.ledger())?;
+    let board = Arc::new(Board::default());
+    let (events, inbox) = mpsc::channel(1024);
+    let (channel, connected) = watch::channel(None);
+    let (shipper, commands) = mpsc::unbounded_channel();
+    let system = |what| move |source| RunError::System { what, source };
+    let logs = Shipper::new(commands, connected.clone(), events.clone())
+        .map_err(system("watch log folders"))?;
+    let parts = Parts {
+        settings,
+        data: data.clone(),
+        ledger,
+        runtime: runtime.clone(),
+        packages: Packages::open(data, connected, events.clone()),
+        shipper,
+        board: board.clone(),
+        events: (events.clone(), inbox),
+        ports: config.port_range,
+        log: LogSpec {
+            segment_bytes: config.log_segment.0,
+            budget_bytes: config.log_budget.0,
+        },
+        unused_packages: config.unused_packages,
+        boot_id: boot_id.clone(),
+    };
+    tracing::info!(node = %identity.name, data = ?data.root(), exclusive = facts.exclusive, "berth-agent");
+    // Adoption comes first: the hello must tell what runs.
+    let reconciler = Reconciler::adopt(parts).await;
+    let expired = Arc::new(Notify::new());
+    let (current, identity) = watch::channel(Arc::new(identity));
+    let renewer = Renewer::new(
+        data.clone(),
+        endpoint.clone(),
+        boot_id,
+        current,
+        expired.clone(),
+    );
+    let session = Session {
+        endpoint,
+        identity,
+        expired,
+        facts,
+        incarnation: format!("{:032x}", rand::random::<u128>()),
+        board,
+        events,
+        channel,
+        runtime,
+    };
+    let started = clock::now();
+    let ended = tokio::select! {
+        () = stop => return Ok(()),
+        _ = tokio::spawn(reconciler.run()) => "reconciler",
+        _ = tokio::spawn(logs.run()) => "log shipper",
+        _ = tokio::spawn(session.run()) => "session",
+        _ = tokio::spawn(renewer.run()) => "renewal",
+    };
+    tracing::error!(task = ended, after = ?clock::now().since(started), "a task ended");
+    Err(RunError::Task(ended))
+}
