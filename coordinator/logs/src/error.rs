@@ -44,6 +44,9 @@ pub enum LogsError {
         /// The system's error.
         source: io::Error,
     },
+    /// A failure beside it leaves it unsure whether the batch is on disk; it may be sent again.
+    #[error("another write to the same log failed: send it again")]
+    Unsure,
     /// The store's writer is gone; the process must end and start anew.
     #[error("the log store has stopped")]
     Stopped,

@@ -6,12 +6,28 @@
 //! them. Reading merges the streams of a service or an instance in the order of time.
 #![forbid(unsafe_code)]
 
+mod disk;
 mod error;
+mod index;
 mod key;
+mod line;
+mod lines;
+mod merge;
+mod names;
+mod place;
 mod query;
+mod retention;
+mod source;
 mod store;
+mod tail;
+mod writer;
+
+#[cfg(test)]
+mod tests;
 
 pub use error::LogsError;
 pub use key::{BootId, KeyError, StreamKey};
-pub use query::{Cursor, CursorError, Lines, Query, Scope};
-pub use store::{Counters, LogStore, Retention, Swept};
+pub use lines::Lines;
+pub use query::{Cursor, CursorError, Query, Scope};
+pub use retention::{Retention, Swept};
+pub use store::{Counters, LogStore};

@@ -1,13 +1,12 @@
-//! What to read, and the lines that come of it.
+//! What to read.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use berth_model::id::{InstanceId, ServiceName};
-use berth_model::record::LogLine;
 
-use crate::{KeyError, LogsError, StreamKey};
+use crate::{KeyError, StreamKey};
 
 /// Whose lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +15,16 @@ pub enum Scope {
     Service(ServiceName),
     /// One instance, all its starts.
     Instance(InstanceId),
+}
+
+impl Scope {
+    /// The service, or that of the instance.
+    pub fn service(&self) -> &ServiceName {
+        match self {
+            Self::Service(name) => name,
+            Self::Instance(id) => &id.slot.service,
+        }
+    }
 }
 
 /// Which lines. [`Query::of`] is all of them.
@@ -27,7 +36,8 @@ pub struct Query {
     pub since: Option<u64>,
     /// Only lines of this time or earlier, Unix nanoseconds.
     pub until: Option<u64>,
-    /// Only lines that match.
+    /// Only lines that match. A [`partial`](berth_model::record::LogLine::partial) line's parts are
+    /// looked at one by one.
     pub grep: Option<regex::Regex>,
     /// Only the last so many of the lines that match all else (when following: of those there are
     /// already).
@@ -90,20 +100,19 @@ impl FromStr for Cursor {
     }
 }
 
-/// Lines as they are read, a few at a time. Dropping it ends the reading.
-#[derive(Debug)]
-pub struct Lines {}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Lines {
-    /// The next line; none at the end. When following, waits for it. A stream that cannot be read is told
-    /// as an error, and the others go on.
-    pub async fn next(&mut self) -> Option<Result<LogLine, LogsError>> {
-        unimplemented!()
-    }
-
-    /// The place behind the last line that [`Lines::next`] gave. A reading from there gives exactly what
-    /// follows it. It has one part per stream, so it is not meant for every line of a long listing.
-    pub fn cursor(&self) -> Cursor {
-        unimplemented!()
+    #[test]
+    fn cursors_have_a_text() {
+        let boot = "0f3a1c52-9a8e-4c1b-8f5e-5f7c6b1d2e3f";
+        let text = format!("web.1.0.2/1-{boot}=20,web.1.1.1/7-{boot}=0");
+        let cursor: Cursor = text.parse().unwrap();
+        assert_eq!(cursor.to_string(), text);
+        assert_eq!("".parse(), Ok(Cursor::default()));
+        for bad in ["x", "web.1.0.2/1-x=5", &format!("web.1.0.2/1-{boot}=x")] {
+            assert!(bad.parse::<Cursor>().is_err(), "{bad}");
+        }
     }
 }

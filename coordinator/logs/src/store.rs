@@ -1,42 +1,23 @@
 //! The store: opening, appending, deleting.
 
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::SystemTime;
 
 use berth_model::id::ServiceName;
 use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
 
-use crate::{Cursor, Lines, LogsError, Query, StreamKey};
-
-/// How long and how much is kept. Whole old segments go, never a line out of the middle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
-    /// Segments that were last written to longer ago go.
-    pub max_age: Duration,
-    /// Most bytes of all services: the oldest segments go first.
-    pub max_bytes: u64,
-    /// Most bytes of one service.
-    pub per_service_bytes: u64,
-}
-
-impl Default for Retention {
-    fn default() -> Self {
-        Self {
-            max_age: Duration::from_secs(7 * 24 * 3600),
-            max_bytes: 10 << 30,
-            per_service_bytes: 1 << 30,
-        }
-    }
-}
-
-/// What a sweep took away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Swept {
-    /// Segments.
-    pub segments: u64,
-    /// Their bytes.
-    pub bytes: u64,
-}
+use crate::index::Index;
+use crate::lines::start;
+use crate::retention::{self, Plan};
+use crate::writer::{BATCH, Request, SEGMENT_BYTES, Stats, Writer};
+use crate::{Cursor, Lines, LogsError, Query, Retention, StreamKey, Swept, disk};
 
 /// What the store has done since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,62 +34,182 @@ pub struct Counters {
     pub syncs: u64,
 }
 
-/// The log store. Cheap to clone; the last clone dropped ends its writer.
+/// The log store. Cheap to clone; the last clone dropped ends its writer (which blocks shortly).
 #[derive(Debug, Clone)]
-pub struct LogStore {}
+pub struct LogStore(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    root: Arc<Path>,
+    retention: Retention,
+    index: Arc<Index>,
+    stats: Arc<Stats>,
+    /// Always there but while the store is dropped.
+    requests: Option<mpsc::Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+}
 
 impl LogStore {
-    /// Opens a folder, made if need be, and starts the writer's thread. Blocks shortly.
+    /// Opens a folder, made if need be, and starts the writer's thread. Only folders are looked at, so it
+    /// is quick however much is kept. One process at a time: the caller sees to that.
     pub fn open(dir: &Path, retention: Retention) -> Result<Self, LogsError> {
-        unimplemented!("{dir:?} {retention:?}")
+        Self::open_with(dir, retention, SEGMENT_BYTES)
+    }
+
+    pub(crate) fn open_with(
+        dir: &Path,
+        retention: Retention,
+        segment_bytes: u64,
+    ) -> Result<Self, LogsError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(LogsError::io("make", dir))?;
+        let root: Arc<Path> = dir.into();
+        let index = Arc::new(Index::new(disk::streams(&root)?));
+        let stats = Arc::new(Stats::default());
+        let writer = Writer::new(
+            Arc::clone(&root),
+            Arc::clone(&index),
+            Arc::clone(&stats),
+            segment_bytes,
+        );
+        let (requests, queue) = mpsc::channel(BATCH);
+        let thread = thread::Builder::new()
+            .name("logs".to_owned())
+            .spawn(move || writer.run(queue))
+            .map_err(LogsError::io("start the writer of", dir))?;
+        Ok(Self(Arc::new(Inner {
+            root,
+            retention,
+            index,
+            stats,
+            requests: Some(requests),
+            thread: Some(thread),
+        })))
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, LogsError>>) -> Request,
+    ) -> Result<T, LogsError> {
+        let (reply, answer) = oneshot::channel();
+        let requests = self.0.requests.as_ref().ok_or(LogsError::Stopped)?;
+        let sent = requests.send(request(reply)).await;
+        sent.map_err(|_| LogsError::Stopped)?;
+        answer.await.map_err(|_| LogsError::Stopped)?
     }
 
     /// Length in bytes of what is safely here of a stream; 0 for one never seen.
-    pub async fn durable(&self, _stream: &StreamKey) -> Result<u64, LogsError> {
-        unimplemented!()
+    pub async fn durable(&self, stream: &StreamKey) -> Result<u64, LogsError> {
+        self.append(stream, 0, Bytes::new()).await
     }
 
     /// Takes whole frames at an offset of a stream, and answers with the durable length once they are
-    /// on disk. What is here already is passed over. Errors: [`LogsError::WrongOffset`] if bytes between
-    /// are missing, [`LogsError::BadFrames`].
+    /// on disk. What is here already is passed over; no frames only ask for the length. Errors:
+    /// [`LogsError::WrongOffset`] if bytes between are missing, [`LogsError::BadFrames`]; after any
+    /// other the same may be sent again.
     pub async fn append(
         &self,
-        _stream: &StreamKey,
-        _offset: u64,
-        _frames: Bytes,
+        stream: &StreamKey,
+        offset: u64,
+        frames: Bytes,
     ) -> Result<u64, LogsError> {
-        unimplemented!()
+        let key = stream.clone();
+        self.ask(|reply| Request::Append {
+            key,
+            offset,
+            frames,
+            reply,
+        })
+        .await
     }
 
     /// Goes on at a later offset of a stream, where its node has the bytes between no more (they were
-    /// acknowledged, and then lost here, as after a restore). Readers are told. Answers with the durable length.
-    pub async fn skip_to(&self, _stream: &StreamKey, _offset: u64) -> Result<u64, LogsError> {
-        unimplemented!()
+    /// acknowledged, and then lost here, as after a restore). Readers are told. Answers with the
+    /// durable length, which is a later one already if the stream is longer.
+    pub async fn skip_to(&self, stream: &StreamKey, offset: u64) -> Result<u64, LogsError> {
+        let key = stream.clone();
+        self.ask(|reply| Request::SkipTo { key, offset, reply })
+            .await
     }
 
-    /// The lines there are now, in the order of time; each stream's own order is kept.
-    pub fn read(&self, _query: Query) -> Lines {
-        unimplemented!()
+    /// The lines there are now, in the order of time; each stream's own order is kept. Must be called
+    /// within a runtime.
+    pub fn read(&self, query: Query) -> Lines {
+        start(&self.0.root, &self.0.index, query, Cursor::default(), false)
     }
 
     /// The lines there are, then those that come, until [`Lines`] is dropped: none twice, none left out.
-    /// With a cursor, only what follows it. Must be called within a runtime.
-    pub fn follow(&self, _query: Query, _from: Option<Cursor>) -> Lines {
-        unimplemented!()
+    /// With a cursor, only what follows it. A service that has no logs yet is waited for. Must be called
+    /// within a runtime.
+    pub fn follow(&self, query: Query, from: Option<Cursor>) -> Lines {
+        let from = from.unwrap_or_default();
+        start(&self.0.root, &self.0.index, query, from, true)
     }
 
-    /// Deletes all logs of a service.
-    pub async fn delete_service(&self, _service: &ServiceName) -> Result<(), LogsError> {
-        unimplemented!()
+    /// Deletes all logs of a service. They are out of sight when this answers.
+    pub async fn delete_service(&self, service: &ServiceName) -> Result<(), LogsError> {
+        let service = service.clone();
+        let hidden = self
+            .ask(|reply| Request::DeleteService { service, reply })
+            .await?;
+        let Some(hidden) = hidden else { return Ok(()) };
+        // What is left over if this is interrupted goes at the next opening.
+        let removed = spawn_blocking(move || {
+            fs::remove_dir_all(&hidden).map_err(LogsError::io("remove", &hidden))
+        });
+        removed.await.map_err(|_| LogsError::Stopped)?
     }
 
     /// Takes away what is beyond the retention. To be called now and then.
     pub async fn sweep(&self) -> Result<Swept, LogsError> {
-        unimplemented!()
+        let inner = Arc::clone(&self.0);
+        let planned = spawn_blocking(move || {
+            let streams = inner.index.all();
+            retention::plan(&inner.root, streams, &inner.retention, SystemTime::now())
+        });
+        let plan: Plan = planned.await.map_err(|_| LogsError::Stopped)??;
+        let removed = spawn_blocking(move || {
+            let mut swept = Swept::default();
+            for (path, bytes) in plan.files {
+                swept.add(retention::remove(&path, bytes)?);
+            }
+            Ok::<_, LogsError>(swept)
+        });
+        let mut swept = removed.await.map_err(|_| LogsError::Stopped)??;
+        for (key, end) in plan.empty {
+            swept.add(self.ask(|reply| Request::Empty { key, end, reply }).await?);
+        }
+        for (key, end) in plan.forget {
+            self.ask(|reply| Request::Forget { key, end, reply })
+                .await?;
+        }
+        Ok(swept)
     }
 
     /// Figures for the metrics.
     pub fn counters(&self) -> Counters {
-        unimplemented!()
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let stats = &self.0.stats;
+        Counters {
+            lines: read(&stats.lines),
+            bytes: read(&stats.bytes),
+            gap_lines: read(&stats.gap_lines),
+            batches: read(&stats.batches),
+            syncs: read(&stats.syncs),
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the log store's writer has panicked");
+        }
     }
 }
