@@ -10,7 +10,7 @@ mod rules;
 mod section;
 mod sections;
 mod serving;
-mod suggest;
+pub mod suggest;
 mod types;
 
 #[cfg(test)]

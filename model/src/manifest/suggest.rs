@@ -1,7 +1,7 @@
 //! "Did you mean …?"
 
 /// `; did you mean "x"?` for the known word nearest to `given`, or nothing when none is near.
-pub(super) fn did_you_mean(given: &str, known: &[&str]) -> String {
+pub fn did_you_mean(given: &str, known: &[&str]) -> String {
     // A third of the word may be wrong, so that short words do not match everything.
     let limit = (given.chars().count() / 3).clamp(1, 3);
     known

@@ -1,0 +1,320 @@
+//! The loop: take what is in the mailbox, plan, commit once, then answer and apply.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use berth_model::event::Event;
+use berth_model::problem::Problem;
+use berth_model::route::Table;
+use berth_model::time::{Monotonic, Span};
+use berth_store::{Guard, Op, Store, StoreError, Txn};
+use tokio::sync::{broadcast, mpsc, watch};
+
+use super::batch::{self, Part};
+use super::challenge::Challenges;
+use super::clock::Clock;
+use super::commands::{agents, joining};
+use super::events::Happened;
+use super::records::{LAST_EPOCH, PROBE, Records, TERM};
+use super::world::World;
+use super::{Command, ControlError, Metrics, act, observe, publish};
+
+/// Most commands in one batch: a bound on how long the first of them waits.
+const MAX_BATCH: usize = 256;
+/// Most plans in a row before the mailbox is looked at again.
+const MAX_ROUNDS: usize = 8;
+/// The loop looks at the clock at least this often.
+const TICK: Span = Span::secs(1);
+
+/// Sends an answer once it is known how the commit went.
+pub(crate) type Answer = Box<dyn FnOnce(&World, Result<(), &Problem>) + Send>;
+
+/// The one owner of the state.
+pub(crate) struct Actor {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) mailbox: mpsc::Receiver<Command>,
+    pub(crate) world: World,
+    pub(crate) challenges: Challenges,
+    pub(crate) tables: watch::Sender<Arc<Table>>,
+    pub(crate) changed: watch::Sender<u64>,
+    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Revision of the key that a later coordinator would change.
+    pub(crate) term_revision: u64,
+    /// What is to be committed: one group of operations per command or action.
+    pub(crate) groups: Vec<Vec<Op>>,
+    /// What is to be answered, and how many groups must be on disk for it.
+    pub(crate) answers: Vec<(usize, Answer)>,
+    /// Something has changed since the last plan.
+    pub(crate) stale: bool,
+    /// Something has changed since the views' watchers were rung.
+    pub(crate) news: bool,
+    pub(crate) planned: Monotonic,
+    pub(crate) wake: Option<Monotonic>,
+    /// After a failed commit: not before then.
+    pub(crate) retry: Option<Monotonic>,
+}
+
+impl Actor {
+    /// Runs until every handle is gone. Errors are fatal.
+    pub(crate) async fn run(mut self) -> Result<(), ControlError> {
+        loop {
+            let pause = self.pause();
+            let command = tokio::select! {
+                command = self.mailbox.recv() => match command {
+                    Some(command) => Some(command),
+                    None => return Ok(()),
+                },
+                () = tokio::time::sleep(pause) => None,
+            };
+            self.read_clock();
+            self.metrics.mailbox(self.mailbox.len());
+            if let Some(command) = command {
+                self.take(command)?;
+            }
+            self.turn().await?;
+        }
+    }
+
+    /// How long there is nothing to do unless somebody writes.
+    fn pause(&self) -> Duration {
+        let now = self.clock.monotonic();
+        if self.stale && self.retry.is_none_or(|at| now >= at) {
+            return Duration::ZERO;
+        }
+        let wakes = [self.wake, self.challenges.wake(), self.retry];
+        let next = wakes.into_iter().flatten().min();
+        let until = next.map_or(TICK.0, |at| at.since(now));
+        // A deadline in this very millisecond must not make the loop hot.
+        until.clamp(Duration::from_millis(1), TICK.0)
+    }
+
+    pub(crate) fn read_clock(&mut self) {
+        self.world.now = self.clock.monotonic();
+        self.world.wall = self.clock.wall();
+    }
+
+    /// Takes a command and everything else that is already there.
+    fn take(&mut self, command: Command) -> Result<(), ControlError> {
+        self.dispatch(command)?;
+        for _ in 1..MAX_BATCH {
+            match self.mailbox.try_recv() {
+                Ok(command) => self.dispatch(command)?,
+                Err(_) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// One turn: time, plan, commit, apply; again while applying is news for the planner.
+    pub(crate) async fn turn(&mut self) -> Result<(), ControlError> {
+        self.tick()?;
+        for _ in 0..MAX_ROUNDS {
+            let planned = self.plan()?;
+            let wrote = !self.groups.is_empty();
+            if !self.commit().await? {
+                return Ok(());
+            }
+            if !planned && !wrote {
+                return Ok(());
+            }
+            self.apply()?;
+            if !self.stale {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// What time alone changes.
+    fn tick(&mut self) -> Result<(), ControlError> {
+        if self.retry.is_some_and(|at| self.world.now >= at) {
+            self.retry = None;
+            let meta = &mut self.world.records.meta;
+            meta.put(PROBE.to_owned(), self.world.wall.0);
+        }
+        for second in self.challenges.decide(&mut self.world) {
+            self.admit(second)?;
+        }
+        agents::sweep(&mut self.world);
+        joining::prune_tokens(&mut self.world);
+        self.settle();
+        self.seal()
+    }
+
+    /// Ends the looking-around after a restore once every node was heard or its lease is over.
+    fn settle(&mut self) {
+        let world = &mut self.world;
+        let over = world.now >= world.started.after(world.settings.node_lease.0);
+        let heard = |name| {
+            let live = world.live.nodes.get(name);
+            live.is_some_and(|n| n.last_heard.is_some())
+        };
+        let nodes = world.records.nodes.values();
+        let all = nodes.filter(|n| !n.lost).all(|n| heard(&n.name));
+        if world.settling && (over || all) {
+            world.settling = false;
+            let epoch = world.epoch;
+            world.records.meta.put(LAST_EPOCH.to_owned(), epoch);
+            world.happened(&Happened::Settled);
+            self.stale = true;
+        }
+    }
+
+    /// Plans on the draft until nothing is left to do. Answers whether anything was planned.
+    fn plan(&mut self) -> Result<bool, ControlError> {
+        let now = self.world.now;
+        let due = self.stale
+            || now >= self.planned.after(TICK.0)
+            || self.wake.is_some_and(|at| now >= at);
+        if !due || self.retry.is_some() {
+            return Ok(false);
+        }
+        self.planned = now;
+        self.news |= self.stale;
+        for _ in 0..MAX_ROUNDS {
+            let began = Instant::now();
+            let (desired, observed) = observe::input(&self.world);
+            let plan = berth_plan::plan(&desired, &observed, now);
+            self.metrics.planned(began.elapsed(), plan.actions.len());
+            self.wake = plan.wake;
+            self.note_waiting(plan.waiting);
+            self.stale = !plan.actions.is_empty();
+            if !self.stale {
+                break;
+            }
+            for action in plan.actions {
+                act::act(&mut self.world, action);
+                self.seal()?;
+            }
+        }
+        self.seal()?;
+        Ok(true)
+    }
+
+    fn note_waiting(&mut self, waiting: Vec<berth_plan::Waiting>) {
+        let before = self.world.mass_loss();
+        self.news |= self.world.waiting != waiting;
+        self.world.waiting = waiting;
+        match (before, self.world.mass_loss()) {
+            (None, Some((silent, nodes))) => {
+                self.world.happened(&Happened::MassLoss(silent, nodes));
+            }
+            (Some(_), None) => self.world.happened(&Happened::MassLossOver),
+            _ => {}
+        }
+    }
+
+    /// Closes the group of what has changed since the last one.
+    pub(crate) fn seal(&mut self) -> Result<(), ControlError> {
+        let ops = self.world.records.take_changes()?;
+        if !ops.is_empty() {
+            self.news = true;
+            self.groups.push(ops);
+        }
+        Ok(())
+    }
+
+    /// Writes all groups, then answers. False if the store did not take everything: then what it did
+    /// not take has not happened.
+    async fn commit(&mut self) -> Result<bool, ControlError> {
+        let groups = std::mem::take(&mut self.groups);
+        let answers = std::mem::take(&mut self.answers);
+        let all = groups.len();
+        let wrote = all > 0;
+        let (done, failure) = self.write(batch::pack(groups), all).await?;
+        let problem = match failure {
+            None => {
+                if wrote {
+                    self.world.store_problem = None;
+                }
+                None
+            }
+            Some(error) => Some(self.undo(&error).await?),
+        };
+        let fresh = std::mem::take(&mut self.world.fresh);
+        for event in fresh {
+            if self.world.records.events.get(&event.seq) == Some(&event) {
+                self.metrics.event();
+                // Nobody may be listening.
+                let _ = self.events.send(event);
+            }
+        }
+        for (needs, answer) in answers {
+            match &problem {
+                Some(problem) if needs > done => answer(&self.world, Err(problem)),
+                _ => answer(&self.world, Ok(())),
+            }
+        }
+        Ok(problem.is_none())
+    }
+
+    /// Answers with how many groups are on disk, and what stopped the rest.
+    async fn write(
+        &mut self,
+        parts: Vec<Part>,
+        all: usize,
+    ) -> Result<(usize, Option<StoreError>), ControlError> {
+        let mut done = 0;
+        for part in parts {
+            let began = Instant::now();
+            let ops = part.ops.len();
+            let fence = Guard::At(TERM.to_owned(), self.term_revision);
+            let txn = Txn {
+                guards: vec![fence],
+                ops: part.ops,
+            };
+            match self.store.commit(txn).await {
+                Ok(revision) => {
+                    self.world.revision = revision;
+                    self.metrics.committed(began.elapsed(), ops);
+                    done = part.groups;
+                }
+                Err(StoreError::Conflict { .. }) => return Err(ControlError::TakenOver),
+                Err(error @ StoreError::Stopped { .. }) => return Err(error.into()),
+                Err(error) => return Ok((done, Some(error))),
+            }
+        }
+        Ok((all, None))
+    }
+
+    /// After a failed commit only the store knows what has happened.
+    async fn undo(&mut self, error: &StoreError) -> Result<Problem, ControlError> {
+        self.metrics.commit_failed();
+        tracing::error!(
+            error = error as &dyn std::error::Error,
+            "the store did not take a change"
+        );
+        self.world.records = Records::load(self.store.as_ref()).await?;
+        self.world.revision = self.store.identity().await?.revision;
+        self.world.store_problem = Some(error.to_string());
+        self.retry = Some(self.world.now.after(TICK.0));
+        self.stale = true;
+        self.ring();
+        Ok(Problem::unavailable(format!(
+            "the change could not be stored, so it was not made: {error}"
+        )))
+    }
+
+    /// Tells gateways and agents what is on disk now.
+    pub(crate) fn apply(&mut self) -> Result<(), ControlError> {
+        self.stale |= publish::table(&mut self.world, &self.tables);
+        let over: BTreeSet<_> = publish::desired_sets(&mut self.world).into_iter().collect();
+        for connection in over {
+            agents::close(&mut self.world, connection);
+            self.stale = true;
+        }
+        if std::mem::take(&mut self.news) {
+            self.metrics.observe(&self.world);
+            self.ring();
+        }
+        self.seal()
+    }
+
+    /// Whoever watches a service looks again.
+    fn ring(&self) {
+        self.changed.send_modify(|n| *n = n.wrapping_add(1));
+    }
+}

@@ -1,0 +1,224 @@
+//! Agents' sessions.
+
+use std::collections::BTreeSet;
+
+use berth_model::id::{InstanceId, NodeName};
+use berth_model::instance::{InstanceRecord, InstanceStatus, Phase, Stage};
+use berth_model::problem::Problem;
+use berth_model::route::Order;
+
+use super::statuses;
+use crate::control::events::Happened;
+use crate::control::live::AgentSession;
+use crate::control::world::World;
+use crate::control::{AgentOpened, ConnectionId};
+
+/// Whose key this is.
+pub(crate) fn node_by_key(world: &World, key_hash: &str) -> Result<NodeName, Problem> {
+    let mut nodes = world.records.nodes.values();
+    nodes
+        .find(|n| n.key_hash == key_hash)
+        .map(|n| n.name.clone())
+        .ok_or_else(|| {
+            Problem::not_found(
+                "no node has this key; if it was removed, join the machine again with a new token",
+            )
+        })
+}
+
+/// A node must be in the records to have a session.
+pub(crate) fn check_known(world: &World, node: &NodeName) -> Result<(), Problem> {
+    if world.records.nodes.contains_key(node) {
+        return Ok(());
+    }
+    Err(Problem::new(
+        403,
+        "removed",
+        "Node removed",
+        format!("node {node} was removed: join the machine again with a new token"),
+    ))
+}
+
+/// Takes a session in place of an earlier one, and everything the agent says with it.
+pub(crate) fn admit(world: &mut World, opened: AgentOpened) -> ConnectionId {
+    let node = opened.node;
+    if let Some(record) = world.records.nodes.get(&node) {
+        let mut record = record.clone();
+        record.facts = opened.facts;
+        let version = record.facts.agent_version.clone();
+        world.records.nodes.put(node.clone(), record);
+        let live = world.live.nodes.get(&node);
+        // A mere reconnect of the same process is no event.
+        if live.is_none_or(|n| n.incarnation != opened.incarnation || n.told_silent) {
+            world.happened(&Happened::NodeConnected(&node, &version));
+        }
+    }
+    let reported: BTreeSet<InstanceId> = opened.instances.iter().map(|s| s.id.clone()).collect();
+    if world.restored {
+        for status in &opened.instances {
+            statuses::adopt(world, &node, status);
+        }
+    }
+    for status in opened.instances {
+        statuses::take(world, &node, status);
+    }
+    missing(world, &node, &reported);
+    let connection = world.live.connection();
+    let now = world.now;
+    let live = world.live.nodes.entry(node).or_default();
+    live.session = Some(AgentSession {
+        connection,
+        outbox: opened.outbox,
+        current: false,
+        acknowledged: None,
+        refused: None,
+    });
+    live.last_heard = Some(now);
+    live.reported = reported;
+    live.incarnation = opened.incarnation;
+    live.told_silent = false;
+    connection
+}
+
+/// Records whose instance the agent does not have (its disk was replaced, say): what shall run is to
+/// be started anew, what shall stop has stopped.
+fn missing(world: &mut World, node: &NodeName, reported: &BTreeSet<InstanceId>) {
+    let mine = world.records.instances.values();
+    let gone = mine.filter(|r| r.node == *node && !reported.contains(&r.id));
+    let gone: Vec<InstanceRecord> = gone.cloned().collect();
+    for record in gone {
+        let phase = match record.stage {
+            Stage::Running => Phase::Assigned,
+            Stage::Draining | Stage::Stopping | Stage::Lost => Phase::Stopped,
+        };
+        if record.status.phase != phase {
+            let status = InstanceStatus {
+                phase,
+                address: None,
+                pid: None,
+                since: world.wall,
+                ..record.status
+            };
+            statuses::take(world, node, status);
+        }
+    }
+}
+
+/// Takes status changes. Errors: 409 when the session is over.
+pub(crate) fn status(
+    world: &mut World,
+    connection: ConnectionId,
+    changed: Vec<InstanceStatus>,
+    forgotten: &[InstanceId],
+) -> Result<(), Problem> {
+    let Some(node) = heard(world, connection) else {
+        return Err(Problem::conflict(
+            "this session is over: another one took its place; connect again",
+        ));
+    };
+    for status in changed {
+        if let Some(live) = world.live.nodes.get_mut(&node) {
+            live.reported.insert(status.id.clone());
+        }
+        statuses::take(world, &node, status);
+    }
+    for id in forgotten {
+        if let Some(live) = world.live.nodes.get_mut(&node) {
+            live.reported.remove(id);
+        }
+        stopped(world, &node, id);
+    }
+    Ok(())
+}
+
+/// What an agent has forgotten on its way out has stopped, even if that word itself was lost.
+fn stopped(world: &mut World, node: &NodeName, id: &InstanceId) {
+    let leaving = |r: &&InstanceRecord| {
+        r.node == *node
+            && matches!(r.stage, Stage::Stopping | Stage::Lost)
+            && r.status.phase != Phase::Stopped
+    };
+    let Some(record) = world.records.instances.get(id).filter(leaving) else {
+        return;
+    };
+    let status = InstanceStatus {
+        phase: Phase::Stopped,
+        since: world.wall,
+        ..record.status.clone()
+    };
+    statuses::take(world, node, status);
+}
+
+/// Notes that a session's agent is there. Answers which node it is; none if the session is over.
+pub(crate) fn heard(world: &mut World, connection: ConnectionId) -> Option<NodeName> {
+    let node = world.live.node_of(connection)?;
+    let now = world.now;
+    if let Some(live) = world.live.nodes.get_mut(&node) {
+        live.last_heard = Some(now);
+    }
+    Some(node)
+}
+
+/// Takes an agent's word on a desired set.
+pub(crate) fn acknowledged(
+    world: &mut World,
+    connection: ConnectionId,
+    order: Order,
+    refused: Option<String>,
+) {
+    let Some(node) = heard(world, connection) else {
+        return;
+    };
+    let now = world.now;
+    let session = world
+        .live
+        .nodes
+        .get_mut(&node)
+        .and_then(|n| n.session.as_mut());
+    let Some(session) = session else { return };
+    match refused.filter(|why| !why.is_empty()) {
+        None => {
+            session.acknowledged = Some((order, now));
+            session.refused = None;
+        }
+        Some(why) => {
+            let news = session.refused.as_ref() != Some(&why);
+            session.refused = Some(why.clone());
+            if news {
+                world.happened(&Happened::NodeRefused(&node, &why));
+            }
+        }
+    }
+}
+
+/// A session is over.
+pub(crate) fn close(world: &mut World, connection: ConnectionId) -> Option<NodeName> {
+    let node = world.live.node_of(connection)?;
+    if let Some(live) = world.live.nodes.get_mut(&node) {
+        live.session = None;
+    }
+    Some(node)
+}
+
+/// Ends sessions whose edge has gone without a word, and tells of nodes that stay silent.
+pub(crate) fn sweep(world: &mut World) {
+    let now = world.now;
+    let lease = world.settings.node_lease;
+    let mut silent = Vec::new();
+    for (name, live) in &mut world.live.nodes {
+        if live.session.as_ref().is_some_and(|s| s.outbox.is_closed()) {
+            live.session = None;
+        }
+        let quiet = live.last_heard.map(|at| now.since(at));
+        if let Some(quiet) = quiet.filter(|q| *q >= lease.0 / 3)
+            && !live.told_silent
+            && (live.session.is_none() || quiet >= lease.0 * 2 / 3)
+        {
+            live.told_silent = true;
+            silent.push((name.clone(), quiet.as_secs()));
+        }
+    }
+    for (name, seconds) in silent {
+        world.happened(&Happened::NodeSilent(&name, seconds));
+    }
+}

@@ -1,0 +1,129 @@
+//! What agents say of their instances.
+
+use berth_model::id::{InstanceId, NodeName};
+use berth_model::instance::{InstanceRecord, InstanceStatus, Phase, Stage};
+
+use crate::control::events::Happened;
+use crate::control::world::World;
+
+/// Most last lines that are kept, and most bytes of each: an agent cannot fill the store.
+const MAX_LINES: usize = 20;
+const MAX_LINE_BYTES: usize = 2_048;
+
+/// Takes a status into the instance's record, with the events that its change means. Statuses of
+/// instances that the node should not have only raise counters.
+pub(crate) fn take(world: &mut World, node: &NodeName, status: InstanceStatus) {
+    let status = bounded(status);
+    let record = world.records.instances.get(&status.id);
+    let Some(record) = record.filter(|r| r.node == *node) else {
+        raise_counters(world, &status.id);
+        return;
+    };
+    if record.status == status {
+        return;
+    }
+    let record = InstanceRecord {
+        status: status.clone(),
+        ..record.clone()
+    };
+    let before = world
+        .records
+        .instances
+        .get(&status.id)
+        .map(|r| r.status.clone());
+    world.records.instances.put(status.id.clone(), record);
+    if let Some(before) = before {
+        tell(world, &before, &status);
+    }
+}
+
+fn tell(world: &mut World, before: &InstanceStatus, now: &InstanceStatus) {
+    let entered = |phase: Phase| now.phase == phase && before.phase != phase;
+    if entered(Phase::Backoff) {
+        world.happened(&Happened::InstanceFailed(now));
+    }
+    // A start after a first one that is no counted restart follows a lost shim or a rebooted machine.
+    if now.restarts > before.restarts || (before.start > 0 && now.start > before.start) {
+        world.happened(&Happened::InstanceRestarted(now));
+    }
+    if entered(Phase::Healthy) {
+        world.happened(&Happened::InstanceHealthy(now));
+    }
+    if entered(Phase::Unhealthy) {
+        world.happened(&Happened::InstanceUnhealthy(now));
+    }
+    if entered(Phase::Stopped) {
+        world.happened(&Happened::InstanceStopped(now));
+    }
+}
+
+/// An identity that is in use somewhere is never given again, also when the store was restored from
+/// a time before it was.
+pub(crate) fn raise_counters(world: &mut World, id: &InstanceId) {
+    let slot = &id.slot;
+    let records = &mut world.records;
+    let known = records
+        .services
+        .get(&slot.service)
+        .is_some_and(|s| s.revisions.contains_key(&slot.revision));
+    if known {
+        let highest = records.attempts.get(slot).copied().unwrap_or(0);
+        records.attempts.put(slot.clone(), highest.max(id.attempt));
+    } else {
+        let highest = records.revisions.get(&slot.service).copied().unwrap_or(0);
+        if slot.revision > highest {
+            records.revisions.put(slot.service.clone(), slot.revision);
+        }
+    }
+}
+
+/// After a restore: takes over what runs and what the restored records do not know, if the service
+/// and revision exist and nothing newer holds the place.
+pub(crate) fn adopt(world: &mut World, node: &NodeName, status: &InstanceStatus) {
+    let id = &status.id;
+    let ending = matches!(status.phase, Phase::Stopping | Phase::Stopped);
+    if ending || world.records.instances.contains_key(id) || !runs_what_is_wanted(world, status) {
+        return;
+    }
+    let same_slot = world.records.instances.values();
+    let same_slot: Vec<InstanceId> = same_slot
+        .filter(|r| r.id.slot == id.slot && r.stage == Stage::Running)
+        .map(|r| r.id.clone())
+        .collect();
+    if same_slot.iter().any(|other| other.attempt > id.attempt) {
+        return;
+    }
+    for older in &same_slot {
+        world.records.instances.remove(older);
+    }
+    let record = InstanceRecord {
+        id: id.clone(),
+        node: node.clone(),
+        stage: Stage::Running,
+        status: bounded(status.clone()),
+        created: world.wall,
+    };
+    world.records.instances.put(id.clone(), record);
+    raise_counters(world, id);
+    world.happened(&Happened::InstanceAdopted(id, node));
+}
+
+/// A revision's number may mean something else since the restore; its digest cannot.
+fn runs_what_is_wanted(world: &World, status: &InstanceStatus) -> bool {
+    let slot = &status.id.slot;
+    let service = world.records.services.get(&slot.service);
+    let revision = service.and_then(|s| s.revisions.get(&slot.revision));
+    revision.is_some_and(|r| status.digest == Some(r.digest))
+}
+
+fn bounded(mut status: InstanceStatus) -> InstanceStatus {
+    let surplus = status.last_lines.len().saturating_sub(MAX_LINES);
+    status.last_lines.drain(..surplus);
+    for line in &mut status.last_lines {
+        if line.len() > MAX_LINE_BYTES {
+            line.truncate(line.floor_char_boundary(MAX_LINE_BYTES));
+            line.push('…');
+        }
+    }
+    status
+}

@@ -1,0 +1,216 @@
+//! From a command to what it changes and how it is answered.
+
+use berth_model::problem::Problem;
+
+use super::actor::Actor;
+use super::challenge::Second;
+use super::commands::{agents, gateways, joining, models, services};
+use super::views;
+use super::world::World;
+use super::{Command, ControlError, Reply};
+
+impl Actor {
+    /// Carries out one command on the draft; its answer goes out after the commit.
+    pub(crate) fn dispatch(&mut self, command: Command) -> Result<(), ControlError> {
+        self.metrics.command();
+        match command {
+            Command::RegisterModel(version, reply) => self.change(
+                reply,
+                |w| models::register(w, *version),
+                |_, version| Ok(version),
+            ),
+            Command::Deploy(deploy, reply) => self.change(
+                reply,
+                |w| services::deploy(w, &deploy),
+                |w, name| views::service::one(w, &name),
+            ),
+            Command::Scale(name, replicas, reply) => self.change(
+                reply,
+                |w| services::scale(w, &name, replicas),
+                |w, name| views::service::one(w, &name),
+            ),
+            Command::Delete(name, reply) => self.change(
+                reply,
+                |w| {
+                    services::delete(w, &name)?;
+                    // It may be gone by the time of the answer.
+                    views::service::one(w, &name)
+                },
+                |_, view| Ok(view),
+            ),
+            Command::CreateToken(wanted, reply) => self.change(
+                reply,
+                |w| joining::create_token(w, wanted),
+                |_, token| Ok(token),
+            ),
+            Command::Join(join, reply) => {
+                self.change(reply, |w| joining::join(w, &join), |_, name| Ok(name))
+            }
+            other => self.dispatch_session(other),
+        }
+    }
+
+    fn dispatch_session(&mut self, command: Command) -> Result<(), ControlError> {
+        match command {
+            Command::AgentOpened(opened, reply) => {
+                let second = Second {
+                    opened: *opened,
+                    reply,
+                };
+                match self.challenges.consider(&self.world, second) {
+                    Some(second) => self.admit(second),
+                    None => Ok(()),
+                }
+            }
+            Command::AgentStatus(connection, changed, forgotten, reply) => {
+                self.challenges.heard(connection);
+                self.change(
+                    reply,
+                    |w| agents::status(w, connection, changed, &forgotten),
+                    |_, ()| Ok(()),
+                )
+            }
+            Command::AgentHeard(connection) => {
+                self.challenges.heard(connection);
+                agents::heard(&mut self.world, connection);
+                Ok(())
+            }
+            Command::AgentAcknowledged(connection, order, refused) => {
+                self.challenges.heard(connection);
+                agents::acknowledged(&mut self.world, connection, order, refused);
+                self.seal()
+            }
+            Command::AgentClosed(connection) => {
+                self.stale |= agents::close(&mut self.world, connection).is_some();
+                Ok(())
+            }
+            Command::GatewayOpened(name, url, reply) => {
+                let tables = self.tables.clone();
+                self.change(
+                    reply,
+                    |w| Ok(gateways::open(w, &name, &url)),
+                    move |_, connection| Ok((connection, tables.subscribe())),
+                )
+            }
+            Command::GatewayReported(connection, report) => {
+                self.stale |= gateways::report(&mut self.world, connection, report);
+                Ok(())
+            }
+            Command::GatewayClosed(connection) => {
+                gateways::close(&mut self.world, connection);
+                self.stale = true;
+                Ok(())
+            }
+            other => {
+                self.dispatch_read(other);
+                Ok(())
+            }
+        }
+    }
+
+    fn dispatch_read(&mut self, command: Command) {
+        match command {
+            Command::Models(reply) => self.read(reply, |w| Ok(views::model::all(w))),
+            Command::Model(name, reply) => {
+                self.read(reply, move |w| views::model::one(w, &name));
+            }
+            Command::Services(reply) => self.read(reply, |w| Ok(views::service::all(w))),
+            Command::Service(name, reply) => {
+                self.read(reply, move |w| views::service::one(w, &name));
+            }
+            Command::Nodes(reply) => self.read(reply, |w| Ok(views::node::all(w))),
+            Command::Node(name, reply) => {
+                self.read(reply, move |w| views::node::one(w, &name));
+            }
+            Command::Gateways(reply) => self.read(reply, |w| Ok(views::gateway::all(w))),
+            Command::Status(reply) => self.read(reply, |w| Ok(views::status::status(w))),
+            Command::Events(after, reply) => {
+                // Subscribed when answering: what is in the list is not told again.
+                let events = self.events.clone();
+                self.read(reply, move |w| {
+                    let list = w.records.events.range(after.saturating_add(1)..);
+                    let list = list.map(|(_, event)| event.clone()).collect();
+                    Ok((list, events.subscribe()))
+                });
+            }
+            Command::NodeByKey(key_hash, reply) => {
+                self.read(reply, move |w| agents::node_by_key(w, &key_hash));
+            }
+            Command::BlobWanted(blob, reply) => {
+                self.read(reply, move |w| models::blob_bytes(w, &blob));
+            }
+            // Taken care of before; named, so that the compiler finds a command that nobody takes.
+            Command::RegisterModel(..)
+            | Command::Deploy(..)
+            | Command::Scale(..)
+            | Command::Delete(..)
+            | Command::CreateToken(..)
+            | Command::Join(..)
+            | Command::AgentOpened(..)
+            | Command::AgentStatus(..)
+            | Command::AgentHeard(..)
+            | Command::AgentAcknowledged(..)
+            | Command::AgentClosed(..)
+            | Command::GatewayOpened(..)
+            | Command::GatewayReported(..)
+            | Command::GatewayClosed(..) => {}
+        }
+    }
+
+    /// Changes the draft; the answer is made from the world after the commit. What is refused has
+    /// changed nothing and is answered at once.
+    fn change<A: Send + 'static, T: Send + 'static>(
+        &mut self,
+        reply: Reply<T>,
+        apply: impl FnOnce(&mut World) -> Result<A, Problem>,
+        view: impl FnOnce(&World, A) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<(), ControlError> {
+        match apply(&mut self.world) {
+            Ok(value) => {
+                self.stale = true;
+                self.seal()?;
+                self.answer(reply, self.groups.len(), move |w| view(w, value));
+            }
+            Err(problem) => {
+                // A closed reply: whoever asked has gone.
+                let _ = reply.send(Err(problem));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads see what is on disk: they are answered after the batch's commit, whatever became of it.
+    fn read<T: Send + 'static>(
+        &mut self,
+        reply: Reply<T>,
+        view: impl FnOnce(&World) -> Result<T, Problem> + Send + 'static,
+    ) {
+        self.answer(reply, 0, view);
+    }
+
+    fn answer<T: Send + 'static>(
+        &mut self,
+        reply: Reply<T>,
+        groups: usize,
+        view: impl FnOnce(&World) -> Result<T, Problem> + Send + 'static,
+    ) {
+        let answer = Box::new(move |world: &World, outcome: Result<(), &Problem>| {
+            let answer = match outcome {
+                Ok(()) => view(world),
+                Err(problem) => Err(problem.clone()),
+            };
+            let _ = reply.send(answer);
+        });
+        self.answers.push((groups, answer));
+    }
+
+    /// Begins a session.
+    pub(crate) fn admit(&mut self, second: Second) -> Result<(), ControlError> {
+        let Second { opened, reply } = second;
+        self.change(
+            reply,
+            |w| Ok(agents::admit(w, opened)),
+            |_, connection| Ok(connection),
+        )
+    }
+}

@@ -1,0 +1,147 @@
+//! What is known of agents and gateways right now; never in the store, begun anew at each start.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use berth_model::gateway::GatewayReport;
+use berth_model::id::{GatewayName, InstanceId, NodeName};
+use berth_model::instance::Intent;
+use berth_model::route::Order;
+use berth_model::time::{Monotonic, Span};
+use berth_plan::Session;
+use tokio::sync::mpsc;
+
+use super::{ConnectionId, ToAgent};
+
+/// Everything live.
+#[derive(Default)]
+pub(crate) struct Live {
+    last_connection: ConnectionId,
+    pub(crate) nodes: BTreeMap<NodeName, LiveNode>,
+    pub(crate) gateways: BTreeMap<GatewayName, LiveGateway>,
+    /// When an instance was seen to drain first, in this term.
+    pub(crate) draining_since: BTreeMap<InstanceId, Monotonic>,
+    /// The first published table without an instance, in this term.
+    pub(crate) out_since: BTreeMap<InstanceId, Order>,
+}
+
+/// One node's agent.
+#[derive(Default)]
+pub(crate) struct LiveNode {
+    pub(crate) session: Option<AgentSession>,
+    /// None until it was heard in this term.
+    pub(crate) last_heard: Option<Monotonic>,
+    /// What it has, once it was heard in this term.
+    pub(crate) reported: BTreeSet<InstanceId>,
+    /// The agent process that was heard last.
+    pub(crate) incarnation: String,
+    /// The newest desired set that was made for it in this term.
+    pub(crate) sent: Option<Sent>,
+    /// Whether its silence was told as an event.
+    pub(crate) told_silent: bool,
+}
+
+/// A session with an agent.
+pub(crate) struct AgentSession {
+    pub(crate) connection: ConnectionId,
+    pub(crate) outbox: mpsc::Sender<ToAgent>,
+    /// Whether it was sent the newest desired set.
+    pub(crate) current: bool,
+    /// The newest one it acknowledged, and when.
+    pub(crate) acknowledged: Option<(Order, Monotonic)>,
+    /// Why it refused the newest one.
+    pub(crate) refused: Option<String>,
+}
+
+/// A desired set that was sent. An instance's specification never changes, so that identity and
+/// intent tell two sets apart.
+pub(crate) struct Sent {
+    pub(crate) order: Order,
+    pub(crate) content: Vec<(InstanceId, Intent)>,
+}
+
+/// One gateway process.
+#[derive(Default)]
+pub(crate) struct LiveGateway {
+    pub(crate) connection: Option<ConnectionId>,
+    pub(crate) last_heard: Option<Monotonic>,
+    pub(crate) report: GatewayReport,
+}
+
+impl Live {
+    /// A number no other connection of this process has.
+    pub(crate) fn connection(&mut self) -> ConnectionId {
+        self.last_connection += 1;
+        self.last_connection
+    }
+
+    /// Whose session this is; none if it is over or was replaced.
+    pub(crate) fn node_of(&self, connection: ConnectionId) -> Option<NodeName> {
+        let holds = |n: &LiveNode| {
+            n.session
+                .as_ref()
+                .is_some_and(|s| s.connection == connection)
+        };
+        let found = self.nodes.iter().find(|(_, node)| holds(node));
+        found.map(|(name, _)| name.clone())
+    }
+
+    /// Which gateway's stream this is; none if it is over or was replaced.
+    pub(crate) fn gateway_of(&mut self, connection: ConnectionId) -> Option<&mut LiveGateway> {
+        self.gateways
+            .values_mut()
+            .find(|g| g.connection == Some(connection))
+    }
+
+    /// Whether a node's agent is there.
+    pub(crate) fn node_session(&self, name: &NodeName, lease: Span, now: Monotonic) -> Session {
+        self.nodes.get(name).map_or(Session::NotYet, |node| {
+            session(node.session.is_some(), node.last_heard, lease, now)
+        })
+    }
+
+    /// Whether a gateway is there.
+    pub(crate) fn gateway_session(
+        &self,
+        name: &GatewayName,
+        lease: Span,
+        now: Monotonic,
+    ) -> Session {
+        self.gateways.get(name).map_or(Session::NotYet, |gateway| {
+            session(gateway.connection.is_some(), gateway.last_heard, lease, now)
+        })
+    }
+}
+
+/// A connection over which nothing has come for most of the lease (several heartbeats) is dead, even
+/// if nobody has noticed yet.
+fn session(connected: bool, heard: Option<Monotonic>, lease: Span, now: Monotonic) -> Session {
+    match heard {
+        None => Session::NotYet,
+        Some(at) if connected && now.since(at) < lease.0 * 2 / 3 => Session::Connected,
+        Some(at) => Session::Silent(at),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quiet_connection_counts_as_silent_before_its_lease_is_over() {
+        let lease = Span::secs(30);
+        let at = |s: u64| Monotonic(s * 1_000);
+        assert_eq!(session(true, None, lease, at(0)), Session::NotYet);
+        assert_eq!(
+            session(true, Some(at(1)), lease, at(20)),
+            Session::Connected
+        );
+        assert_eq!(
+            session(true, Some(at(1)), lease, at(21)),
+            Session::Silent(at(1))
+        );
+        assert_eq!(
+            session(false, Some(at(1)), lease, at(2)),
+            Session::Silent(at(1))
+        );
+    }
+}

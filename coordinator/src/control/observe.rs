@@ -1,0 +1,123 @@
+//! What the planner is given: the records and what is live, in its words.
+
+use std::collections::BTreeMap;
+
+use berth_model::instance::{InstanceRecord, Phase, Stage};
+use berth_model::time::Span;
+use berth_plan::{Desired, GatewaySeen, InstanceSeen, Needs, NodeSeen, Observed};
+
+use super::live::LiveNode;
+use super::world::World;
+
+/// How long after an agent took over a set it may take to report what is in it.
+const REPORT_GRACE: Span = Span::secs(5);
+
+/// The planner's input.
+pub(crate) fn input(world: &World) -> (Desired, Observed) {
+    (desired(world), observed(world))
+}
+
+fn desired(world: &World) -> Desired {
+    let services = BTreeMap::clone(&world.records.services);
+    let needs = services
+        .values()
+        .flat_map(|service| service.revisions.values().map(move |r| (service, r)))
+        .map(|(service, revision)| {
+            let manifest = world.model_of(revision).map(|m| &m.manifest);
+            let needs = Needs {
+                resources: manifest.map(|m| m.resources).unwrap_or_default(),
+                runtime: revision.runtime,
+                labels: revision.node_labels.clone(),
+            };
+            ((service.name.clone(), revision.number), needs)
+        });
+    Desired {
+        needs: needs.collect(),
+        services,
+    }
+}
+
+fn observed(world: &World) -> Observed {
+    let records = &world.records;
+    Observed {
+        nodes: records
+            .nodes
+            .values()
+            .map(|node| {
+                let seen = NodeSeen {
+                    exclusive: node.facts.exclusive,
+                    capacity: node.facts.capacity,
+                    labels: node.all_labels(),
+                    runtimes: node.facts.runtimes.clone(),
+                    cordoned: node.cordoned,
+                    lost: node.lost,
+                    session: world.session(&node.name),
+                };
+                (node.name.clone(), seen)
+            })
+            .collect(),
+        instances: records
+            .instances
+            .values()
+            .map(|record| (record.id.clone(), instance(world, record)))
+            .collect(),
+        attempts: BTreeMap::clone(&records.attempts),
+        gateways: records
+            .gateways
+            .keys()
+            .map(|name| (name.clone(), gateway(world, name)))
+            .collect(),
+        started: world.started,
+        settling: world.settling,
+        settings: world.settings.clone(),
+    }
+}
+
+fn instance(world: &World, record: &InstanceRecord) -> InstanceSeen {
+    let live = world.live.nodes.get(&record.node);
+    let never_was = live.is_some_and(|live| never_was(world, live, record));
+    InstanceSeen {
+        node: record.node.clone(),
+        stage: record.stage,
+        phase: if never_was {
+            Phase::Stopped
+        } else {
+            record.status.phase
+        },
+        reported: live.is_none_or(|live| {
+            live.last_heard.is_none() || live.reported.contains(&record.id) || unanswered(live)
+        }),
+        draining_since: world.live.draining_since.get(&record.id).copied(),
+        out_since: world.live.out_since.get(&record.id).copied(),
+    }
+}
+
+/// Whether the agent has not taken over the newest set yet: it may have what it has not reported.
+fn unanswered(live: &LiveNode) -> bool {
+    live.session.as_ref().is_none_or(|session| {
+        let sent = live.sent.as_ref().map(|s| s.order);
+        !session.current || session.acknowledged.map(|(order, _)| order) < sent
+    })
+}
+
+/// Told to stop before its agent ever knew of it; the agent has taken over that order long since and
+/// has nothing to say of it: there is nothing to stop.
+fn never_was(world: &World, live: &LiveNode, record: &InstanceRecord) -> bool {
+    let acknowledged = live.session.as_ref().and_then(|s| s.acknowledged);
+    record.stage == Stage::Stopping
+        && !live.reported.contains(&record.id)
+        && !unanswered(live)
+        && acknowledged.is_some_and(|(_, at)| world.now.since(at) >= REPORT_GRACE.0)
+}
+
+fn gateway(world: &World, name: &berth_model::id::GatewayName) -> GatewaySeen {
+    let lease = world.settings.gateway_lease;
+    let report = world.live.gateways.get(name).map(|g| &g.report);
+    GatewaySeen {
+        session: world.live.gateway_session(name, lease, world.now),
+        acknowledged: report.map(|r| r.acknowledged).unwrap_or_default(),
+        in_flight: report
+            .map(|r| r.in_flight.iter().cloned().collect())
+            .unwrap_or_default(),
+    }
+}

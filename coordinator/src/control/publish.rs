@@ -1,0 +1,159 @@
+//! What is told to gateways and agents once it is committed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use berth_model::id::{InstanceId, NodeName};
+use berth_model::instance::{InstanceRecord, InstanceSpec, Intent, Phase, Stage};
+use berth_model::route::Table;
+use tokio::sync::watch;
+
+use super::live::Sent;
+use super::routes;
+use super::world::World;
+use super::{ConnectionId, ToAgent};
+
+/// Publishes a new table if it says anything new, and notes which instances are out of it. Answers
+/// whether that is news for the planner. While settling none is published: what gateways have is newer
+/// than what was restored.
+pub(crate) fn table(world: &mut World, tables: &watch::Sender<Arc<Table>>) -> bool {
+    if world.settling {
+        return false;
+    }
+    let services = routes::build(world);
+    let first = world.table.version.term != world.term || world.table.version.epoch != world.epoch;
+    if first || services != world.table.services {
+        world.table = Arc::new(Table {
+            version: world.order_after(Some(world.table.version)),
+            services,
+        });
+        tables.send_replace(Arc::clone(&world.table));
+    }
+    note_out(world)
+}
+
+/// Every instance on its way out is absent from the table now published; the first such table is what
+/// gateways must have acknowledged before it is stopped.
+fn note_out(world: &mut World) -> bool {
+    let (records, live) = (&world.records, &mut world.live);
+    let leaving = |id: &InstanceId| {
+        let record = records.instances.get(id);
+        record.is_some_and(|r| r.stage != Stage::Running)
+    };
+    live.out_since.retain(|id, _| leaving(id));
+    live.draining_since.retain(|id, _| leaving(id));
+    let mut news = false;
+    for record in records.instances.values() {
+        if record.stage != Stage::Running && !live.out_since.contains_key(&record.id) {
+            live.out_since
+                .insert(record.id.clone(), world.table.version);
+            // After a restart: it drains at least since then.
+            live.draining_since
+                .entry(record.id.clone())
+                .or_insert(world.started);
+            news = true;
+        }
+    }
+    news
+}
+
+/// Sends every connected agent its desired set if that has changed. While settling none is sent: a
+/// set would stop what the restored records do not know yet. Answers with the sessions that could not
+/// take it, which are over.
+pub(crate) fn desired_sets(world: &mut World) -> Vec<ConnectionId> {
+    if world.settling {
+        return Vec::new();
+    }
+    let mut content: BTreeMap<&NodeName, Vec<(InstanceId, Intent)>> = BTreeMap::new();
+    for record in world.records.instances.values() {
+        if spec(world, record).is_some() {
+            let entry = (record.id.clone(), intent(record));
+            content.entry(&record.node).or_default().push(entry);
+        }
+    }
+    let content: BTreeMap<NodeName, _> = content
+        .into_iter()
+        .map(|(node, set)| (node.clone(), set))
+        .collect();
+    let connected: BTreeSet<NodeName> = world.live.nodes.keys().cloned().collect();
+    let mut over = Vec::new();
+    for node in connected {
+        let set = content.get(&node).cloned().unwrap_or_default();
+        over.extend(send(world, &node, set));
+    }
+    over
+}
+
+fn send(
+    world: &mut World,
+    node: &NodeName,
+    set: Vec<(InstanceId, Intent)>,
+) -> Option<ConnectionId> {
+    let live = world.live.nodes.get(node)?;
+    let session = live.session.as_ref()?;
+    let same = live.sent.as_ref().is_some_and(|s| s.content == set);
+    if same && session.current {
+        return None;
+    }
+    // The same content keeps its order, so that a reconnect is no news for the agent.
+    let last = live.sent.as_ref().map(|s| s.order);
+    let order = match last {
+        Some(last) if same => last,
+        last => world.order_after(last),
+    };
+    let records = set
+        .iter()
+        .filter_map(|(id, _)| world.records.instances.get(id));
+    let instances: Vec<InstanceSpec> = records.filter_map(|r| build(world, r)).collect();
+    let sent = session
+        .outbox
+        .try_send(ToAgent::Desired { order, instances });
+    let connection = session.connection;
+    let live = world.live.nodes.get_mut(node)?;
+    live.sent = Some(Sent {
+        order,
+        content: set,
+    });
+    live.session.as_mut()?.current = true;
+    // An agent that does not keep up with its outbox is better off connecting anew.
+    sent.is_err().then_some(connection)
+}
+
+fn intent(record: &InstanceRecord) -> Intent {
+    match record.stage {
+        Stage::Running => Intent::Run,
+        // Its place counts as free once it has stopped: it must not start again.
+        Stage::Draining if record.status.phase != Phase::Stopped => Intent::Run,
+        Stage::Draining | Stage::Stopping | Stage::Lost => Intent::Stop,
+    }
+}
+
+/// What an instance runs; none for what is left of a service or revision that is gone, which its agent
+/// may drop at once.
+fn spec<'a>(
+    world: &'a World,
+    record: &InstanceRecord,
+) -> Option<(
+    &'a berth_model::service::Revision,
+    &'a berth_model::service::ModelVersion,
+)> {
+    let service = world.records.services.get(&record.id.slot.service)?;
+    let revision = service.revisions.get(&record.id.slot.revision)?;
+    Some((revision, world.model_of(revision)?))
+}
+
+fn build(world: &World, record: &InstanceRecord) -> Option<InstanceSpec> {
+    let (revision, model) = spec(world, record)?;
+    Some(InstanceSpec {
+        id: record.id.clone(),
+        digest: model.digest,
+        blob: model.blob,
+        blob_bytes: model.blob_bytes,
+        version: model.version.clone(),
+        serial: model.serial,
+        runtime: revision.runtime,
+        manifest: model.manifest.clone(),
+        env: revision.env.clone(),
+        intent: intent(record),
+    })
+}

@@ -1,0 +1,198 @@
+//! Everything that control keeps, in memory and under which key in the store.
+
+use std::collections::BTreeMap;
+
+use berth_model::event::Event;
+use berth_model::gateway::GatewayRecord;
+use berth_model::id::{GatewayName, InstanceId, ModelName, NodeName, ServiceName, Slot};
+use berth_model::instance::InstanceRecord;
+use berth_model::node::NodeRecord;
+use berth_model::service::{ModelVersion, ServiceRecord};
+use berth_model::token::TokenRecord;
+use berth_store::{Op, Store};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::ControlError;
+use super::tracked::Tracked;
+
+/// The store's epoch when a coordinator last finished looking around; a higher one means that the
+/// store was restored from a backup in the meantime.
+pub(crate) const LAST_EPOCH: &str = "/meta/last_epoch";
+/// Raised by every start of a coordinator; also what fences its commits.
+pub(crate) const TERM: &str = "/meta/term";
+/// Written now and then after a failed commit, to learn when the store takes commits again.
+pub(crate) const PROBE: &str = "/meta/probe";
+
+const MODELS: &str = "/models/";
+const SERVICES: &str = "/services/";
+const INSTANCES: &str = "/instances/";
+const NODES: &str = "/nodes/";
+const TOKENS: &str = "/tokens/";
+const GATEWAYS: &str = "/gateways/";
+const EVENTS: &str = "/events/";
+const SEQ_MODELS: &str = "/seq/models/";
+const SEQ_SERVICES: &str = "/seq/services/";
+const SEQ_ATTEMPTS: &str = "/seq/attempts/";
+const META: &str = "/meta/";
+
+/// The whole persisted state.
+#[derive(Debug)]
+pub(crate) struct Records {
+    /// By name and serial.
+    pub(crate) models: Tracked<(ModelName, u64), ModelVersion>,
+    pub(crate) services: Tracked<ServiceName, ServiceRecord>,
+    pub(crate) instances: Tracked<InstanceId, InstanceRecord>,
+    pub(crate) nodes: Tracked<NodeName, NodeRecord>,
+    pub(crate) tokens: Tracked<String, TokenRecord>,
+    pub(crate) gateways: Tracked<GatewayName, GatewayRecord>,
+    pub(crate) events: Tracked<u64, Event>,
+    /// Highest serial ever given per model.
+    pub(crate) serials: Tracked<ModelName, u64>,
+    /// Highest revision ever given per service name; survives the service.
+    pub(crate) revisions: Tracked<ServiceName, u32>,
+    /// Highest attempt ever committed per slot of the revisions that exist.
+    pub(crate) attempts: Tracked<Slot, u32>,
+    /// Control's own numbers, by whole key.
+    pub(crate) meta: Tracked<String, u64>,
+}
+
+fn slot_text(slot: &Slot) -> String {
+    format!("{}.{}.{}", slot.service, slot.revision, slot.ordinal)
+}
+
+fn slot_of(text: &str) -> Option<Slot> {
+    // A slot is an instance identity without the attempt.
+    format!("{text}.1")
+        .parse::<InstanceId>()
+        .ok()
+        .map(|id| id.slot)
+}
+
+impl Records {
+    #[cfg(test)]
+    pub(crate) fn empty() -> Self {
+        fn none<K: Ord + Clone, V: PartialEq>() -> Tracked<K, V> {
+            Tracked::clean(BTreeMap::new())
+        }
+        Self {
+            models: none(),
+            services: none(),
+            instances: none(),
+            nodes: none(),
+            tokens: none(),
+            gateways: none(),
+            events: none(),
+            serials: none(),
+            revisions: none(),
+            attempts: none(),
+            meta: none(),
+        }
+    }
+
+    /// Reads everything. Errors: the store's, or a record that cannot be understood, with its key.
+    pub(crate) async fn load(store: &dyn Store) -> Result<Self, ControlError> {
+        let records = Self {
+            models: load(store, MODELS, |m: &ModelVersion, _| {
+                Some((m.name.clone(), m.serial))
+            })
+            .await?,
+            services: load(store, SERVICES, |s: &ServiceRecord, _| Some(s.name.clone())).await?,
+            instances: load(store, INSTANCES, |i: &InstanceRecord, _| Some(i.id.clone())).await?,
+            nodes: load(store, NODES, |n: &NodeRecord, _| Some(n.name.clone())).await?,
+            tokens: load(store, TOKENS, |t: &TokenRecord, _| Some(t.id.clone())).await?,
+            gateways: load(store, GATEWAYS, |g: &GatewayRecord, _| Some(g.name.clone())).await?,
+            events: load(store, EVENTS, |e: &Event, _| Some(e.seq)).await?,
+            serials: load(store, SEQ_MODELS, |_: &u64, k| ModelName::new(k).ok()).await?,
+            revisions: load(store, SEQ_SERVICES, |_: &u32, k| ServiceName::new(k).ok()).await?,
+            attempts: load(store, SEQ_ATTEMPTS, |_: &u32, k| slot_of(k)).await?,
+            meta: load(store, META, |_: &u64, k| Some(format!("{META}{k}"))).await?,
+        };
+        records.check()?;
+        Ok(records)
+    }
+
+    /// A revision whose model version is gone could not be run, and an agent must not stop what it
+    /// runs because of that: better not to start at all.
+    fn check(&self) -> Result<(), ControlError> {
+        for service in self.services.values() {
+            for revision in service.revisions.values() {
+                let key = (revision.model.clone(), revision.serial);
+                if !self.models.contains_key(&key) {
+                    return Err(ControlError::MissingModel {
+                        service: service.name.clone(),
+                        revision: revision.number,
+                        key: model_key(&key),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What has changed since the last call. Counters come first and events last, should a change
+    /// ever be too large for one transaction.
+    pub(crate) fn take_changes(&mut self) -> Result<Vec<Op>, ControlError> {
+        let mut out = Vec::new();
+        collect(&mut out, &mut self.meta, Clone::clone)?;
+        collect(&mut out, &mut self.serials, |k| format!("{SEQ_MODELS}{k}"))?;
+        collect(&mut out, &mut self.revisions, |k| {
+            format!("{SEQ_SERVICES}{k}")
+        })?;
+        collect(&mut out, &mut self.attempts, |k| {
+            format!("{SEQ_ATTEMPTS}{}", slot_text(k))
+        })?;
+        collect(&mut out, &mut self.models, model_key)?;
+        collect(&mut out, &mut self.services, |k| format!("{SERVICES}{k}"))?;
+        collect(&mut out, &mut self.nodes, |k| format!("{NODES}{k}"))?;
+        collect(&mut out, &mut self.tokens, |k| format!("{TOKENS}{k}"))?;
+        collect(&mut out, &mut self.gateways, |k| format!("{GATEWAYS}{k}"))?;
+        collect(&mut out, &mut self.instances, |k| format!("{INSTANCES}{k}"))?;
+        collect(&mut out, &mut self.events, |k| format!("{EVENTS}{k:020}"))?;
+        Ok(out)
+    }
+}
+
+fn model_key((name, serial): &(ModelName, u64)) -> String {
+    format!("{MODELS}{name}/{serial}")
+}
+
+async fn load<K, V>(
+    store: &dyn Store,
+    prefix: &str,
+    key_of: impl Fn(&V, &str) -> Option<K>,
+) -> Result<Tracked<K, V>, ControlError>
+where
+    K: Ord + Clone,
+    V: DeserializeOwned + PartialEq,
+{
+    let mut map = BTreeMap::new();
+    for entry in store.list(prefix).await?.entries {
+        let value: V = serde_json::from_slice(&entry.value).map_err(|source| {
+            let key = entry.key.clone();
+            ControlError::Record { key, source }
+        })?;
+        let rest = entry.key.strip_prefix(prefix).unwrap_or_default();
+        let Some(key) = key_of(&value, rest) else {
+            return Err(ControlError::Misplaced { key: entry.key });
+        };
+        map.insert(key, value);
+    }
+    Ok(Tracked::clean(map))
+}
+
+fn collect<K: Ord + Clone, V: Serialize + PartialEq>(
+    out: &mut Vec<Op>,
+    table: &mut Tracked<K, V>,
+    text: impl Fn(&K) -> String,
+) -> Result<(), ControlError> {
+    for key in table.take_dirty() {
+        let name = text(&key);
+        out.push(match table.get(&key).map(serde_json::to_vec) {
+            None => Op::Delete(name),
+            Some(Ok(value)) => Op::Put(name, value),
+            Some(Err(source)) => return Err(ControlError::Record { key: name, source }),
+        });
+    }
+    Ok(())
+}

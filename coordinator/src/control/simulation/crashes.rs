@@ -1,0 +1,233 @@
+//! The coordinator dies, at every step and at any commit, and nothing that was acknowledged is lost.
+
+use std::time::Duration;
+
+use berth_model::api::ServiceView;
+use berth_model::problem::Problem;
+use proptest::prelude::*;
+
+use super::fleet::{Fleet, web};
+use crate::control::Command;
+use crate::control::testing::Fault;
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_after_every_step_restarts_no_instance() {
+    let mut fleet = Fleet::new(3, true).await;
+    let pause = Duration::from_millis(300);
+    fleet.restart(pause).await;
+    fleet.deploy("dga@1.0.0", 2).await.unwrap();
+    fleet.restart(pause).await;
+    fleet.ready().await;
+    fleet.steady(true).await;
+    let before = fleet.running();
+    fleet.restart(pause).await;
+    fleet.ready().await;
+    assert_eq!(fleet.running(), before);
+    // Longer than the lease: what still runs is not replaced.
+    fleet.restart(Duration::from_secs(120)).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    fleet.ready().await;
+    assert_eq!(fleet.running(), before);
+    fleet.scale(3).await.unwrap();
+    fleet.restart(pause).await;
+    assert_eq!(fleet.ready().await.ready, 3);
+    fleet.deploy("dga@2.0.0", 3).await.unwrap();
+    for _ in 0..10 {
+        fleet.restart(pause).await;
+        tokio::time::sleep(Duration::from_millis(70)).await;
+    }
+    assert_eq!(fleet.ready().await.revision, 2);
+    fleet.check();
+    fleet.steady(false).await;
+    let delete = |reply| Command::Delete(web(), reply);
+    fleet.handle.ask(delete).await.unwrap();
+    fleet.restart(pause).await;
+    let _ = fleet.until("gone", Result::is_err).await;
+    fleet.check();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restored_store_looks_before_it_acts_and_adopts_what_runs() {
+    let mut fleet = Fleet::new(4, true).await;
+    fleet.deploy("dga@1.0.0", 1).await.unwrap();
+    fleet.ready().await;
+    let backup = fleet.disk.lock().unwrap().clone();
+    // After the backup: the instance is replaced by scaling to 0 and back, and two more come.
+    fleet.scale(0).await.unwrap();
+    fleet.ready().await;
+    fleet.scale(3).await.unwrap();
+    fleet.ready().await;
+    let before = fleet.running();
+    assert!(before[0].attempt > 1);
+    {
+        let mut disk = fleet.disk.lock().unwrap();
+        *disk = backup;
+        disk.epoch += 1;
+    }
+    fleet.steady(true).await;
+    fleet.restart(Duration::from_secs(1)).await;
+    let one = |v: &Result<ServiceView, Problem>| {
+        v.as_ref()
+            .is_ok_and(|v| v.instances.len() == 1 && v.ready == 1)
+    };
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let view = fleet.until("settled on one", one).await.unwrap();
+    assert_eq!(view.replicas, 1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // One of what ran goes on, under the identity it had; the rest was drained in order.
+    let after = fleet.running();
+    assert_eq!(after.len(), 1);
+    assert!(before.contains(&after[0]), "{before:?} {after:?}");
+    fleet.check();
+    fleet.scale(3).await.unwrap();
+    fleet.ready().await;
+    fleet.check();
+    // The next start is an ordinary one.
+    fleet.restart(Duration::from_secs(1)).await;
+    let (events, _) = fleet
+        .handle
+        .ask(|reply| Command::Events(0, reply))
+        .await
+        .unwrap();
+    let restored = events.iter().filter(|e| e.kind == "restored").count();
+    assert_eq!(restored, 1);
+}
+
+/// One step of a script.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Deploy(bool, u32),
+    Scale(u32),
+    Delete,
+    Wait(u16),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (any::<bool>(), 1u32..4).prop_map(|(two, n)| Step::Deploy(two, n)),
+        3 => (0u32..4).prop_map(Step::Scale),
+        1 => Just(Step::Delete),
+        2 => (0u16..400).prop_map(Step::Wait),
+    ]
+}
+
+/// What was acknowledged last: revision's version and replicas, or that it is gone.
+#[derive(Debug, Clone, PartialEq)]
+enum Wanted {
+    Nothing,
+    Service(semver::Version, u32),
+}
+
+/// Carries out a step with a coordinator that may die in it. A step whose answer never came may or may
+/// not have happened; asking again makes sure, as a client would.
+async fn carry_out(fleet: &mut Fleet, step: Step, wanted: &mut Wanted) {
+    if let Step::Wait(ms) = step {
+        let died = std::sync::Arc::clone(&fleet.store.died);
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(u64::from(ms))) => {}
+            () = died.notified() => fleet.restart(Duration::from_millis(100)).await,
+        }
+        return;
+    }
+    for _ in 0..200 {
+        let died = std::sync::Arc::clone(&fleet.store.died);
+        let outcome = tokio::select! {
+            outcome = attempt(fleet, step) => Some(outcome),
+            () = died.notified() => None,
+        };
+        match outcome {
+            Some(Ok(after)) => {
+                *wanted = after.unwrap_or_else(|| wanted.clone());
+                return;
+            }
+            // Being deleted: wait until it is gone.
+            Some(Err(problem)) if problem.status == 409 => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Some(Err(problem)) if problem.status == 404 => return,
+            Some(Err(problem)) => panic!("{step:?}: {problem}"),
+            None => fleet.restart(Duration::from_millis(100)).await,
+        }
+    }
+    panic!("{step:?} was never carried out");
+}
+
+async fn attempt(fleet: &Fleet, step: Step) -> Result<Option<Wanted>, Problem> {
+    match step {
+        Step::Deploy(two, replicas) => {
+            let version = if two { "2.0.0" } else { "1.0.0" };
+            let view = fleet.deploy(&format!("dga@{version}"), replicas).await?;
+            assert_eq!(
+                (view.version.to_string().as_str(), view.replicas),
+                (version, replicas)
+            );
+            Ok(Some(Wanted::Service(view.version, replicas)))
+        }
+        Step::Scale(replicas) => {
+            let view = fleet.scale(replicas).await?;
+            assert_eq!(view.replicas, replicas);
+            Ok(Some(Wanted::Service(view.version, replicas)))
+        }
+        Step::Delete => {
+            let delete = |reply| Command::Delete(web(), reply);
+            match fleet.handle.ask(delete).await {
+                Ok(_) => Ok(Some(Wanted::Nothing)),
+                Err(problem) if problem.status == 404 => Ok(Some(Wanted::Nothing)),
+                Err(problem) => Err(problem),
+            }
+        }
+        Step::Wait(_) => Ok(None),
+    }
+}
+
+async fn script(steps: Vec<Step>, crashes: Vec<(u64, bool)>) {
+    let mut fleet = Fleet::new(4, true).await;
+    let mut wanted = Wanted::Nothing;
+    let mut crashes = crashes.into_iter();
+    for step in steps {
+        let armed = fleet.store.fault.lock().unwrap().dies_in.is_some();
+        if !armed && let Some((dies_in, dies_after)) = crashes.next() {
+            fleet.fault(Fault {
+                full: false,
+                dies_in: Some(dies_in),
+                dies_after,
+            });
+        }
+        carry_out(&mut fleet, step, &mut wanted).await;
+    }
+    // A last crash may still be armed: it is part of the game.
+    let died = std::sync::Arc::clone(&fleet.store.died);
+    let died = tokio::time::timeout(Duration::from_secs(3), died.notified()).await;
+    if died.is_ok() {
+        fleet.restart(Duration::from_millis(100)).await;
+    }
+    fleet.fault(Fault::default());
+    match wanted {
+        Wanted::Nothing => {
+            let _ = fleet.until("gone", Result::is_err).await;
+        }
+        Wanted::Service(version, replicas) => {
+            let view = fleet.ready().await;
+            assert_eq!((view.version, view.replicas), (version, replicas));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(fleet.running().len(), replicas as usize);
+        }
+    }
+    fleet.check();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 30, ..ProptestConfig::default() })]
+    #[test]
+    fn a_crash_at_any_commit_loses_nothing_acknowledged(
+        steps in prop::collection::vec(step(), 1..8),
+        crashes in prop::collection::vec((1u64..8, any::<bool>()), 1..6),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(script(steps, crashes));
+    }
+}

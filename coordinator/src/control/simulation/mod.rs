@@ -1,0 +1,8 @@
+//! Control under simulated agents, gateways, traffic, crashes and time.
+
+mod agent;
+mod crashes;
+mod fleet;
+mod gateway;
+mod lifecycle;
+mod sessions;

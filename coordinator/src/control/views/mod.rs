@@ -1,0 +1,11 @@
+//! What the admin API shows: pure functions of the world.
+
+pub(crate) mod gateway;
+pub(crate) mod model;
+pub(crate) mod node;
+pub(crate) mod reasons;
+pub(crate) mod service;
+pub(crate) mod status;
+
+#[cfg(test)]
+mod tests;

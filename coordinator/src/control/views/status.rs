@@ -1,0 +1,175 @@
+//! What is wrong? Everything that somebody should look at, worst first.
+
+use std::collections::BTreeMap;
+
+use berth_model::api::{ServiceState, ServiceView, StatusProblem, StatusView};
+use berth_model::event::Level;
+use berth_model::node::NodeState;
+
+use super::{gateway, node, reasons, service};
+use crate::control::world::World;
+
+/// More problems than one screen holds help nobody.
+const MANY: usize = 50;
+
+/// The whole status.
+pub(crate) fn status(world: &World) -> StatusView {
+    let services = service::all(world);
+    let mut by_phase: BTreeMap<String, u32> = BTreeMap::new();
+    for record in world.records.instances.values() {
+        *by_phase.entry(record.status.phase.to_string()).or_default() += 1;
+    }
+    let mut by_state: BTreeMap<String, u32> = BTreeMap::new();
+    for view in &services {
+        *by_state.entry(view.state.to_string()).or_default() += 1;
+    }
+    let mut problems = coordinator(world);
+    problems.extend(nodes(world));
+    problems.extend(of_services(&services));
+    problems.extend(instances(world));
+    problems.extend(gateways(world));
+    // Worst first; within a level the coordinator's own before nodes, services, instances, gateways.
+    problems.sort_by_key(|p| std::cmp::Reverse(p.level));
+    problems.truncate(MANY);
+    StatusView {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        problems,
+        nodes: node::by_state(world),
+        services: by_state,
+        instances: by_phase,
+        gateways: gateway::all(world),
+    }
+}
+
+fn problem(level: Level, subject: impl Into<String>, message: impl Into<String>) -> StatusProblem {
+    StatusProblem {
+        level,
+        subject: subject.into(),
+        message: message.into(),
+    }
+}
+
+fn coordinator(world: &World) -> Vec<StatusProblem> {
+    let mut out = Vec::new();
+    if let Some(error) = &world.store_problem {
+        out.push(problem(
+            Level::Error,
+            "coordinator",
+            format!("changes cannot be stored and are refused: {error}; what runs goes on"),
+        ));
+    }
+    if world.settling {
+        out.push(problem(
+            Level::Warning,
+            "coordinator",
+            "the store was restored from a backup: nothing is changed until every node has reported or \
+             its lease is over",
+        ));
+    }
+    if let Some((silent, nodes)) = world.mass_loss() {
+        out.push(problem(
+            Level::Error,
+            "nodes",
+            format!(
+                "mass-loss: {silent} of {nodes} nodes fell silent together, so nothing is replaced; look at \
+                 the network between them and the coordinator"
+            ),
+        ));
+    }
+    out
+}
+
+fn nodes(world: &World) -> Vec<StatusProblem> {
+    let mut out = Vec::new();
+    for name in world.records.nodes.keys() {
+        let subject = format!("node/{name}");
+        match world.node_state(name) {
+            NodeState::Ready => {}
+            NodeState::Silent => out.push(problem(
+                Level::Warning,
+                subject,
+                "not connected; nothing is replaced until its lease is over: look at its berth-agent",
+            )),
+            NodeState::Lost => out.push(problem(
+                Level::Error,
+                subject,
+                format!(
+                    "lost: its instances are replaced elsewhere; start its berth-agent again, or take it out \
+                     with `berth node remove {name}`"
+                ),
+            )),
+        }
+        let live = world.live.nodes.get(name);
+        let refused = live.and_then(|n| n.session.as_ref()?.refused.as_ref());
+        if let Some(why) = refused {
+            out.push(problem(
+                Level::Error,
+                format!("node/{name}"),
+                format!("its agent refuses what it shall run: {why}"),
+            ));
+        }
+    }
+    out
+}
+
+fn of_services(services: &[ServiceView]) -> Vec<StatusProblem> {
+    let mut out = Vec::new();
+    for view in services {
+        let level = match view.state {
+            ServiceState::Unavailable => Level::Error,
+            ServiceState::Degraded => Level::Warning,
+            ServiceState::Ready | ServiceState::Progressing | ServiceState::Deleting => continue,
+        };
+        let why = view.reasons.first().map(|r| format!(": {r}"));
+        let message = format!(
+            "{}, {} of {} instances ready{}",
+            view.state,
+            view.ready,
+            view.replicas,
+            why.unwrap_or_default()
+        );
+        out.push(problem(level, format!("service/{}", view.name), message));
+    }
+    out
+}
+
+fn instances(world: &World) -> Vec<StatusProblem> {
+    let records = world.records.instances.values();
+    records
+        .filter(|r| reasons::is_failing(r))
+        .map(|r| {
+            let subject = format!("instance/{}", r.id);
+            problem(Level::Warning, subject, reasons::failing(r))
+        })
+        .collect()
+}
+
+fn gateways(world: &World) -> Vec<StatusProblem> {
+    let all = gateway::all(world);
+    let mut out = Vec::new();
+    if !world.records.services.is_empty() && !all.iter().any(|g| g.connected) {
+        out.push(problem(
+            Level::Error,
+            "gateways",
+            "no gateway is connected, so route changes reach none: start one with \
+             `berth-coordinator --role gateway`",
+        ));
+    }
+    for g in all {
+        let subject = format!("gateway/{}", g.name);
+        if !g.connected {
+            out.push(problem(
+                Level::Warning,
+                subject,
+                format!(
+                    "not connected: it serves by the last route table it had ({})",
+                    g.url
+                ),
+            ));
+        } else if !g.current {
+            let message = "has not taken the newest route table yet";
+            out.push(problem(Level::Info, subject, message));
+        }
+    }
+    out
+}
