@@ -1,0 +1,195 @@
+//! Logs: the lines of a service or an instance as server-sent events.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use berth_logs::{Cursor, LogStore, Query as Wanted, Scope};
+use berth_model::id::{InstanceId, ServiceName};
+use berth_model::problem::Problem;
+use berth_model::time::Span;
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::extract::Query;
+use super::failure::Failure;
+use super::stream::{self, Sender};
+use crate::edge::Edge;
+
+pub(super) const PARAMETERS: &[(&str, &str)] = &[
+    ("service", "All instances of this service; or"),
+    ("instance", "one instance."),
+    ("follow", "true: go on with the lines that come."),
+    (
+        "since",
+        "Only lines of this time or later: milliseconds since the Unix epoch, or a duration back from now as in 10m.",
+    ),
+    ("grep", "Only lines that match this regular expression."),
+    (
+        "tail",
+        "Of the lines that are there already, only the last ones.",
+    ),
+    (
+        "cursor",
+        "Go on after this place: the id of an event that was received. As Last-Event-ID.",
+    ),
+];
+
+/// Largest compiled regular expression, in bytes of memory.
+const MAX_REGEX: usize = 1 << 20;
+
+/// The cursor names every stream, so it is not sent with each line of a long listing.
+const CURSOR_EVERY: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Parameters {
+    service: Option<ServiceName>,
+    instance: Option<InstanceId>,
+    follow: bool,
+    since: Option<String>,
+    grep: Option<String>,
+    tail: Option<usize>,
+    cursor: Option<String>,
+}
+
+pub(super) async fn read(
+    State(edge): State<Arc<Edge>>,
+    headers: HeaderMap,
+    Query(query): Query<Parameters>,
+) -> Result<Response, Failure> {
+    let wanted = wanted(&query)?;
+    let resumed = headers
+        .get("last-event-id")
+        .and_then(|value| value.to_str().ok())
+        .or(query.cursor.as_deref());
+    let cursor = resumed
+        .map(|text| {
+            text.parse::<Cursor>()
+                .map_err(|error| Failure::bad_request(error.to_string()))
+        })
+        .transpose()?;
+    let logs = Arc::clone(&edge.logs);
+    Ok(stream::events(&edge.shutdown, move |sender| async move {
+        send(&sender, &logs, wanted, query.follow, cursor).await
+    }))
+}
+
+async fn send(
+    sender: &Sender,
+    logs: &LogStore,
+    wanted: Wanted,
+    follow: bool,
+    cursor: Option<Cursor>,
+) -> Option<()> {
+    let mut lines = if follow {
+        logs.follow(wanted, cursor)
+    } else {
+        logs.read(wanted)
+    };
+    let mut told = None::<Instant>;
+    loop {
+        let next = tokio::select! {
+            next = lines.next() => next,
+            () = sender.closed() => return None,
+        };
+        match next {
+            Some(Ok(line)) => {
+                let due = follow && told.is_none_or(|told| told.elapsed() >= CURSOR_EVERY);
+                let id = due.then(|| lines.cursor().to_string());
+                if due {
+                    told = Some(Instant::now());
+                }
+                sender.json("line", id, &line).await?;
+            }
+            Some(Err(error)) => {
+                let error = crate::chain(&error);
+                tracing::warn!(error, "a log cannot be read");
+                let problem = Problem::internal(error);
+                sender.json("problem", None, &problem).await?;
+            }
+            None => return sender.json("end", None, &serde_json::json!({})).await,
+        }
+    }
+}
+
+fn wanted(query: &Parameters) -> Result<Wanted, Failure> {
+    let scope = match (&query.service, &query.instance) {
+        (Some(service), None) => Scope::Service(service.clone()),
+        (None, Some(instance)) => Scope::Instance(instance.clone()),
+        _ => {
+            return Err(Failure::bad_request(
+                "say either service=NAME or instance=SERVICE.REVISION.ORDINAL.ATTEMPT",
+            ));
+        }
+    };
+    let grep = query
+        .grep
+        .as_deref()
+        .map(|text| {
+            regex::RegexBuilder::new(text)
+                .size_limit(MAX_REGEX)
+                .build()
+                .map_err(|error| Failure::bad_request(format!("grep: {error}")))
+        })
+        .transpose()?;
+    Ok(Wanted {
+        since: query.since.as_deref().map(since).transpose()?,
+        grep,
+        tail: query.tail,
+        ..Wanted::of(scope)
+    })
+}
+
+/// Unix nanoseconds.
+fn since(text: &str) -> Result<u64, Failure> {
+    if let Ok(milliseconds) = text.parse::<u64>() {
+        return Ok(milliseconds.saturating_mul(1_000_000));
+    }
+    let span: Span = text
+        .parse()
+        .map_err(|error| Failure::bad_request(format!("since: {error}")))?;
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let then = now.saturating_sub(span.0);
+    Ok(u64::try_from(then.as_nanos()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(query: &str) -> Result<Wanted, Failure> {
+        let uri = format!("/v1/logs?{query}").parse().unwrap();
+        let axum::extract::Query(parameters) =
+            axum::extract::Query::<Parameters>::try_from_uri(&uri).unwrap();
+        wanted(&parameters)
+    }
+
+    #[test]
+    fn queries_are_read_and_wrong_ones_say_why() {
+        let good = parse("service=web&since=1000&tail=5&grep=a%2Bb").unwrap();
+        assert_eq!(good.since, Some(1_000_000_000));
+        assert_eq!(good.tail, Some(5));
+        assert_eq!(good.grep.unwrap().as_str(), "a+b");
+        assert!(
+            parse("instance=web.1.0.1&since=10m")
+                .unwrap()
+                .since
+                .unwrap()
+                > 1_000_000_000
+        );
+        for bad in [
+            "",
+            "service=web&instance=web.1.0.1",
+            "service=web&since=yesterday",
+            "service=web&grep=(",
+            "service=web&grep=(a{1000}){1000}",
+        ] {
+            assert_eq!(parse(bad).unwrap_err().0.status, 400, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Nodes, tokens, gateways, status.
+
+use std::sync::Arc;
+
+use axum::Json as Answer;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CACHE_CONTROL;
+use axum::response::IntoResponse;
+use berth_model::api::{CreateToken, GatewayView, List, NodeView, StatusView};
+use berth_model::id::NodeName;
+
+use super::extract::{Json, Name};
+use super::failure::Failure;
+use crate::control::Command;
+use crate::edge::Edge;
+
+pub(super) async fn nodes(
+    State(edge): State<Arc<Edge>>,
+) -> Result<Answer<List<NodeView>>, Failure> {
+    let items = edge.control.ask(Command::Nodes).await?;
+    Ok(Answer(List { items }))
+}
+
+pub(super) async fn node(
+    State(edge): State<Arc<Edge>>,
+    Name(node): Name<NodeName>,
+) -> Result<Answer<NodeView>, Failure> {
+    let view = edge.control.ask(|reply| Command::Node(node, reply)).await?;
+    Ok(Answer(view))
+}
+
+pub(super) async fn create_token(
+    State(edge): State<Arc<Edge>>,
+    Json(wanted): Json<CreateToken>,
+) -> Result<impl IntoResponse, Failure> {
+    let token = edge
+        .control
+        .ask(|reply| Command::CreateToken(wanted, reply))
+        .await?;
+    Ok((
+        StatusCode::CREATED,
+        [(CACHE_CONTROL, "no-store")],
+        Answer(token),
+    ))
+}
+
+pub(super) async fn gateways(
+    State(edge): State<Arc<Edge>>,
+) -> Result<Answer<List<GatewayView>>, Failure> {
+    let items = edge.control.ask(Command::Gateways).await?;
+    Ok(Answer(List { items }))
+}
+
+pub(super) async fn status(State(edge): State<Arc<Edge>>) -> Result<Answer<StatusView>, Failure> {
+    Ok(Answer(edge.control.ask(Command::Status).await?))
+}

@@ -1,0 +1,186 @@
+//! Following control's route table for ever: connecting, reconnecting, reporting.
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use berth_gateway::Handle;
+use berth_model::gateway::GatewayReport;
+use berth_model::route::Table;
+use berth_proto::COORDINATOR_NAME;
+use berth_proto::v1::routes_client::RoutesClient;
+use berth_proto::v1::{GatewayHello, GatewayMessage, RouteMessage};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::{Request, Streaming};
+
+use super::Backoff;
+use super::config::authority;
+use super::tables::Tables;
+use crate::chain;
+
+/// A report goes out at least this often.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+const CONNECT: Duration = Duration::from_secs(5);
+const PING: Duration = Duration::from_secs(5);
+/// Longest table.
+const MAX_TABLE: usize = 256 << 20;
+
+/// Follows the route table.
+pub(super) struct Follower {
+    pub(super) name: String,
+    pub(super) url: String,
+    pub(super) endpoint: String,
+    pub(super) ca_file: PathBuf,
+    pub(super) token_file: PathBuf,
+    pub(super) tables: Tables,
+    pub(super) gateway: Handle,
+}
+
+/// Why a connection to the coordinator ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("cannot read {path}", path = path.display())]
+    File {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{0:?} is not HOST:PORT")]
+    Endpoint(String),
+    #[error("cannot connect")]
+    Connect(#[from] tonic::transport::Error),
+    #[error("{}", .0.message())]
+    Status(#[from] tonic::Status),
+    #[error("the gateway token cannot be sent: it has characters that no header takes")]
+    Token,
+    #[error("the coordinator closed the stream")]
+    Closed,
+    #[error("the coordinator sent a table that cannot be read: {0}")]
+    Table(#[from] serde_json::Error),
+}
+
+impl Follower {
+    pub(super) async fn run(mut self) -> Infallible {
+        let mut backoff = Backoff::new();
+        loop {
+            let mut told = false;
+            let ended = match self.session(&mut told).await {
+                Ok(never) => match never {},
+                Err(ended) => ended,
+            };
+            if told {
+                backoff = Backoff::new();
+            }
+            let wait = backoff.next();
+            tracing::warn!(
+                error = chain(&ended),
+                retry_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                "not connected to the coordinator; serving by the last route table"
+            );
+            self.pause(wait).await;
+        }
+    }
+
+    /// Waits, and goes on saving meanwhile.
+    async fn pause(&mut self, wait: Duration) {
+        let until = tokio::time::Instant::now() + wait;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                () = self.tables.saved() => {}
+            }
+        }
+    }
+
+    /// One connection. `told` is set when a table has come.
+    async fn session(&mut self, told: &mut bool) -> Result<Infallible, Ended> {
+        let (outbound, mut inbound) = self.open().await?;
+        let mut ticks = tokio::time::interval(REPORT_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last = None::<GatewayReport>;
+        let mut due = false;
+        loop {
+            tokio::select! {
+                message = inbound.message() => {
+                    let message = message?.ok_or(Ended::Closed)?;
+                    self.tables.take(serde_json::from_slice::<Table>(&message.table_json)?);
+                    *told = true;
+                }
+                () = self.tables.saved() => {}
+                () = self.gateway.changed() => {}
+                _ = ticks.tick() => {
+                    self.tables.save();
+                    due = true;
+                }
+            }
+            let report = self.tables.report();
+            if due || last.as_ref() != Some(&report) {
+                // A full queue means that the connection is slow: the next report will say it all.
+                let message = GatewayMessage {
+                    hello: None,
+                    report: Some(report.clone().into()),
+                };
+                match outbound.try_send(message) {
+                    Ok(()) => {
+                        last = Some(report);
+                        due = false;
+                    }
+                    Err(mpsc::error::TrySendError::Full(_)) => due = true,
+                    Err(mpsc::error::TrySendError::Closed(_)) => return Err(Ended::Closed),
+                }
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<(mpsc::Sender<GatewayMessage>, Streaming<RouteMessage>), Ended> {
+        let token = read(&self.token_file)?;
+        let channel = self.connect().await?;
+        let (outbound, messages) = mpsc::channel(16);
+        let first = GatewayMessage {
+            hello: Some(GatewayHello {
+                name: self.name.clone(),
+                url: self.url.clone(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            }),
+            report: Some(self.tables.report().into()),
+        };
+        outbound.try_send(first).map_err(|_| Ended::Closed)?;
+        let mut request = Request::new(ReceiverStream::new(messages));
+        let bearer = format!("Bearer {}", token.trim());
+        let bearer = bearer.parse().map_err(|_| Ended::Token)?;
+        request.metadata_mut().insert("authorization", bearer);
+        let inbound = RoutesClient::new(channel)
+            .max_decoding_message_size(MAX_TABLE)
+            .follow(request)
+            .await?
+            .into_inner();
+        tracing::info!(endpoint = self.endpoint, "connected to the coordinator");
+        Ok((outbound, inbound))
+    }
+
+    async fn connect(&self) -> Result<Channel, Ended> {
+        let ca = read(&self.ca_file)?;
+        let authority =
+            authority(&self.endpoint).ok_or_else(|| Ended::Endpoint(self.endpoint.clone()))?;
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(ca))
+            .domain_name(COORDINATOR_NAME);
+        let endpoint = Endpoint::from_shared(format!("https://{authority}"))?
+            .tls_config(tls)?
+            .connect_timeout(CONNECT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(PING)
+            .keep_alive_timeout(PING)
+            .keep_alive_while_idle(true);
+        Ok(endpoint.connect().await?)
+    }
+}
+
+fn read(path: &std::path::Path) -> Result<String, Ended> {
+    std::fs::read_to_string(path).map_err(|source| Ended::File {
+        path: path.to_owned(),
+        source,
+    })
+}

@@ -1,0 +1,304 @@
+//! An agent's session: its messages become commands, control's words become messages.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_model::id::{IdError, InstanceId, NodeName};
+use berth_model::instance::InstanceStatus;
+use berth_model::problem::Problem;
+use berth_proto::ConvertError;
+use berth_proto::v1::agent_message::Message as FromAgent;
+use berth_proto::v1::coordinator_message::Message;
+use berth_proto::v1::{
+    AgentMessage, CoordinatorMessage, DesiredSet, Hello, Ping, Refusal, StatusAck, StatusReport,
+    Welcome,
+};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Outbound, Streamed, answers, code, node_of, status};
+use crate::control::{AgentOpened, Command, ConnectionId, Handle, ToAgent};
+use crate::edge::{Counted, Edge};
+
+/// Longest time for an agent to say hello.
+const HELLO: Duration = Duration::from_secs(10);
+/// Longest time for a message to be taken by the connection.
+const SEND: Duration = Duration::from_secs(10);
+/// What control may send before the connection has taken it.
+const OUTBOX: usize = 64;
+/// Status reports that may wait for the store.
+const REPORTS: usize = 64;
+
+/// Begins a session, or answers with a refusal as its only message.
+pub(super) async fn open(
+    edge: &Arc<Edge>,
+    request: Request<Streaming<AgentMessage>>,
+) -> Result<Response<Streamed<CoordinatorMessage>>, Status> {
+    let (outbound, response) = answers();
+    let node = match node_of(edge, &request).await {
+        Ok(node) => node,
+        Err(problem) if problem.status == 403 => {
+            refuse(&outbound, code(&problem), &problem.detail).await;
+            return Ok(response);
+        }
+        Err(problem) => return Err(status(&problem)),
+    };
+    let session = Session {
+        edge: Arc::clone(edge),
+        node,
+        outbound,
+    };
+    tokio::spawn(session.run(request.into_inner()));
+    Ok(response)
+}
+
+struct Session {
+    edge: Arc<Edge>,
+    node: NodeName,
+    outbound: Outbound<CoordinatorMessage>,
+}
+
+/// Tells control that the connection is over, however it ends.
+struct Connection {
+    control: Handle,
+    id: ConnectionId,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (control, id) = (self.control.clone(), self.id);
+            runtime.spawn(async move { control.tell(Command::AgentClosed(id)).await });
+        }
+    }
+}
+
+/// Why a session ends: nothing to say any more, or an error for the agent.
+type End = Result<(), Status>;
+
+impl Session {
+    async fn run(self, mut inbound: Streaming<AgentMessage>) {
+        let _counted = Counted::new(&self.edge.figures.sessions);
+        let end = match self.greet(&mut inbound).await {
+            Ok(Some((connection, outbox))) => self.talk(&connection, outbox, inbound).await,
+            Ok(None) => Ok(()),
+            Err(status) => Err(status),
+        };
+        if let Err(status) = end {
+            tracing::warn!(node = %self.node, %status, "an agent's session ended");
+            let _ = tokio::time::timeout(SEND, self.outbound.send(Err(status))).await;
+        } else {
+            tracing::info!(node = %self.node, "an agent's session ended");
+        }
+    }
+
+    /// Hello and welcome. None: refused, and told so.
+    async fn greet(
+        &self,
+        inbound: &mut Streaming<AgentMessage>,
+    ) -> Result<Option<(Connection, mpsc::Receiver<ToAgent>)>, Status> {
+        let first = tokio::time::timeout(HELLO, inbound.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no hello within 10 s"))??;
+        let Some(FromAgent::Hello(hello)) = first.and_then(|message| message.message) else {
+            return Err(Status::failed_precondition(
+                "the first message must be a hello",
+            ));
+        };
+        let (outbox, from_control) = mpsc::channel(OUTBOX);
+        let opened = opened(self.node.clone(), hello, outbox)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let answer = self
+            .edge
+            .control
+            .ask(|reply| Command::AgentOpened(Box::new(opened), reply))
+            .await;
+        let connection = match answer {
+            Ok(id) => Connection {
+                control: self.edge.control.clone(),
+                id,
+            },
+            Err(problem) => return self.refused(&problem).await.map(|()| None),
+        };
+        let settings = &self.edge.settings;
+        let welcome = Welcome {
+            node: self.node.to_string(),
+            heartbeat_ms: millis(settings.heartbeat),
+            lease_ms: millis(settings.node_lease),
+        };
+        self.send(Message::Welcome(welcome)).await?;
+        tracing::info!(node = %self.node, "an agent's session began");
+        Ok(Some((connection, from_control)))
+    }
+
+    async fn refused(&self, problem: &Problem) -> End {
+        if problem.status >= 500 {
+            return Err(status(problem));
+        }
+        tracing::warn!(node = %self.node, %problem, "an agent's session was refused");
+        refuse(&self.outbound, code(problem), &problem.detail).await;
+        Ok(())
+    }
+
+    async fn talk(
+        &self,
+        connection: &Connection,
+        mut outbox: mpsc::Receiver<ToAgent>,
+        mut inbound: Streaming<AgentMessage>,
+    ) -> End {
+        let (reports, queue) = mpsc::channel(REPORTS);
+        let reporting = self.report(connection, queue);
+        tokio::pin!(reporting);
+        // An agent is heard of at every heartbeat: after a whole lease without one, the connection
+        // is dead, whatever TCP thinks of it.
+        let lease = self.edge.settings.node_lease;
+        let mut deadline = Instant::now() + lease;
+        loop {
+            let message = tokio::time::timeout_at(deadline, inbound.message());
+            tokio::select! {
+                end = reporting.as_mut() => return end,
+                message = message => match message {
+                    Ok(Ok(Some(message))) => {
+                        deadline = Instant::now() + lease;
+                        self.heard(connection, message, &reports).await?;
+                    }
+                    Ok(Ok(None)) => return Ok(()),
+                    Ok(Err(status)) => return Err(status),
+                    Err(_) => return Err(Status::deadline_exceeded("silent for a whole lease")),
+                },
+                word = outbox.recv() => match word {
+                    Some(ToAgent::Refuse(code, message)) => {
+                        refuse(&self.outbound, &code, &message).await;
+                        return Ok(());
+                    }
+                    Some(word) => self.send(spoken(word)).await?,
+                    None => return Err(Status::aborted("control has ended the session")),
+                },
+                () = self.outbound.closed() => return Ok(()),
+                () = self.edge.shutdown.cancelled() => {
+                    return Err(Status::unavailable("the coordinator is shutting down"));
+                }
+            }
+        }
+    }
+
+    async fn heard(
+        &self,
+        connection: &Connection,
+        message: AgentMessage,
+        reports: &mpsc::Sender<StatusReport>,
+    ) -> End {
+        let control = &self.edge.control;
+        control.tell(Command::AgentHeard(connection.id)).await;
+        match message.message {
+            Some(FromAgent::Status(report)) => reports.try_send(report).map_err(|_| {
+                Status::resource_exhausted("too many status reports without an answer")
+            }),
+            Some(FromAgent::DesiredAck(ack)) => {
+                let order = ack.order.unwrap_or_default().into();
+                let refused = (!ack.refused.is_empty()).then_some(ack.refused);
+                control
+                    .tell(Command::AgentAcknowledged(connection.id, order, refused))
+                    .await;
+                Ok(())
+            }
+            Some(FromAgent::Hello(_)) => Err(Status::failed_precondition(
+                "a session has one hello, at its beginning",
+            )),
+            // Statistics and pongs say that the agent is there; what a newer agent adds, likewise.
+            Some(FromAgent::Statistics(_) | FromAgent::Pong(_)) | None => Ok(()),
+        }
+    }
+
+    /// Brings status reports to control one after the other, and acknowledges what is on disk.
+    async fn report(
+        &self,
+        connection: &Connection,
+        mut queue: mpsc::Receiver<StatusReport>,
+    ) -> End {
+        while let Some(report) = queue.recv().await {
+            let seq = report.seq;
+            let (statuses, forgotten) = changes(report)?;
+            self.edge
+                .control
+                .ask(|reply| Command::AgentStatus(connection.id, statuses, forgotten, reply))
+                .await
+                .map_err(|problem| status(&problem))?;
+            self.send(Message::StatusAck(StatusAck { seq })).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, message: Message) -> End {
+        let message = CoordinatorMessage {
+            message: Some(message),
+        };
+        match tokio::time::timeout(SEND, self.outbound.send(Ok(message))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Status::cancelled("the agent has gone")),
+            Err(_) => Err(Status::deadline_exceeded("the agent takes no messages")),
+        }
+    }
+}
+
+async fn refuse(outbound: &Outbound<CoordinatorMessage>, code: &str, message: &str) {
+    let refusal = CoordinatorMessage {
+        message: Some(Message::Refusal(Refusal {
+            code: code.to_owned(),
+            message: message.to_owned(),
+        })),
+    };
+    // An agent that does not take it any more has no use for it.
+    let _ = tokio::time::timeout(SEND, outbound.send(Ok(refusal))).await;
+}
+
+fn opened(
+    node: NodeName,
+    hello: Hello,
+    outbox: mpsc::Sender<ToAgent>,
+) -> Result<AgentOpened, ConvertError> {
+    Ok(AgentOpened {
+        node,
+        incarnation: hello.incarnation,
+        facts: hello.facts.unwrap_or_default().into(),
+        accepted: hello.accepted.map(Into::into),
+        instances: hello
+            .instances
+            .into_iter()
+            .map(TryInto::try_into)
+            .collect::<Result<_, _>>()?,
+        outbox,
+    })
+}
+
+fn changes(report: StatusReport) -> Result<(Vec<InstanceStatus>, Vec<InstanceId>), Status> {
+    let statuses = report
+        .instances
+        .into_iter()
+        .map(TryInto::try_into)
+        .collect::<Result<_, ConvertError>>()
+        .map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let forgotten = report
+        .forgotten
+        .iter()
+        .map(|id| id.parse())
+        .collect::<Result<_, IdError>>()
+        .map_err(|error| Status::invalid_argument(format!("field forgotten: {error}")))?;
+    Ok((statuses, forgotten))
+}
+
+fn spoken(word: ToAgent) -> Message {
+    match word {
+        ToAgent::Desired { order, instances } => Message::Desired(DesiredSet {
+            order: Some(order.into()),
+            instances: instances.into_iter().map(Into::into).collect(),
+        }),
+        ToAgent::Ping(nonce) => Message::Ping(Ping { nonce }),
+        ToAgent::Refuse(code, message) => Message::Refusal(Refusal { code, message }),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

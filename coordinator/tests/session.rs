@@ -1,0 +1,357 @@
+//! Agents' sessions, archives and logs, over real mutual TLS.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on fails"
+)]
+
+mod common;
+
+use berth_logfile::{Frame, Stream};
+use berth_proto::v1::agent_message::Message as FromAgent;
+use berth_proto::v1::coordinator_message::Message;
+use berth_proto::v1::{
+    AgentMessage, CoordinatorMessage, DesiredAck, DesiredSet, FetchBlobRequest, Hello,
+    InstanceStatus, LogAck, LogBatch, Pong, StatusReport,
+};
+use common::{Node, Running, code, facts};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+const BOOT: &str = "0f3a1c52-9a8e-4c1b-8f5e-5f7c6b1d2e3f";
+
+struct Agent {
+    out: mpsc::Sender<AgentMessage>,
+    inbound: Streaming<CoordinatorMessage>,
+}
+
+impl Agent {
+    async fn connect(running: &Running, node: &Node, first: FromAgent) -> Self {
+        let (out, messages) = mpsc::channel(16);
+        out.send(message(first)).await.unwrap();
+        let mut client = running.agents(node).await;
+        let answer = client.session(ReceiverStream::new(messages)).await.unwrap();
+        Self {
+            out,
+            inbound: answer.into_inner(),
+        }
+    }
+
+    async fn welcomed(running: &Running, node: &Node, incarnation: &str) -> Self {
+        let mut agent = Self::connect(running, node, hello(node, incarnation)).await;
+        let Message::Welcome(welcome) = agent.next().await else {
+            panic!("no welcome");
+        };
+        assert_eq!(welcome.node, node.name);
+        assert_eq!((welcome.heartbeat_ms, welcome.lease_ms), (5_000, 30_000));
+        agent
+    }
+
+    async fn say(&self, word: FromAgent) {
+        self.out.send(message(word)).await.unwrap();
+    }
+
+    async fn try_next(&mut self) -> Result<Option<Message>, Status> {
+        let next = tokio::time::timeout(common::LONG, self.inbound.message());
+        Ok(next
+            .await
+            .expect("an answer in time")?
+            .and_then(|word| word.message))
+    }
+
+    async fn next(&mut self) -> Message {
+        self.try_next().await.unwrap().unwrap()
+    }
+
+    /// The next desired set that has instances; acknowledged.
+    async fn desired(&mut self) -> DesiredSet {
+        loop {
+            if let Message::Desired(set) = self.next().await {
+                let ack = DesiredAck {
+                    order: set.order,
+                    refused: String::new(),
+                };
+                self.say(FromAgent::DesiredAck(ack)).await;
+                if !set.instances.is_empty() {
+                    return set;
+                }
+            }
+        }
+    }
+}
+
+fn message(word: FromAgent) -> AgentMessage {
+    AgentMessage {
+        message: Some(word),
+    }
+}
+
+fn hello(node: &Node, incarnation: &str) -> FromAgent {
+    FromAgent::Hello(Hello {
+        facts: Some(facts(&node.name)),
+        incarnation: incarnation.to_owned(),
+        ..Hello::default()
+    })
+}
+
+fn healthy(id: &str) -> InstanceStatus {
+    InstanceStatus {
+        id: id.to_owned(),
+        phase: "healthy".to_owned(),
+        start: 1,
+        address: "127.0.0.1:21000".to_owned(),
+        since_unix_ms: 1,
+        ..InstanceStatus::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_reaches_the_agent_and_its_reports_reach_the_admin() {
+    let running = Running::start().await;
+    let node = running.node("n1").await;
+    let mut agent = Agent::welcomed(&running, &node, "one").await;
+    let model = running.push("web", "1.0.0").await;
+    let (status, service) = running.post("/v1/services", &json!({"model": "web"})).await;
+    assert_eq!(status, 200, "{service}");
+    let set = agent.desired().await;
+    let spec = &set.instances[0];
+    assert_eq!(
+        (spec.id.as_str(), spec.intent.as_str()),
+        ("web.1.0.1", "run")
+    );
+    assert_eq!(spec.digest, model["digest"].as_str().unwrap());
+
+    let mut watching = running
+        .request("GET", "/v1/services/web/watch")
+        .send()
+        .await
+        .unwrap();
+    agent
+        .say(FromAgent::Status(StatusReport {
+            seq: 7,
+            instances: vec![healthy("web.1.0.1")],
+            forgotten: Vec::new(),
+        }))
+        .await;
+    let acknowledged = loop {
+        if let Message::StatusAck(ack) = agent.next().await {
+            break ack.seq;
+        }
+    };
+    assert_eq!(acknowledged, 7);
+    let mut seen = String::new();
+    while !seen.contains("\"state\":\"ready\"") {
+        let chunk = watching.chunk().await.unwrap().expect("the watch goes on");
+        seen.push_str(&String::from_utf8_lossy(&chunk));
+    }
+    let node_view = running.get("/v1/nodes/n1").await;
+    assert_eq!(node_view["state"], "ready", "{node_view}");
+    running.stop().await;
+    assert_eq!(
+        agent.try_next().await.unwrap_err().code(),
+        Code::Unavailable
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_begins_with_a_hello_and_names_what_it_cannot_read() {
+    let running = Running::start().await;
+    let node = running.node("n1").await;
+    let first = FromAgent::Pong(Pong { nonce: 1 });
+    let mut agent = Agent::connect(&running, &node, first).await;
+    let refused = agent.try_next().await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+
+    let bad = FromAgent::Hello(Hello {
+        instances: vec![healthy("../etc")],
+        ..Hello::default()
+    });
+    let mut agent = Agent::connect(&running, &node, bad).await;
+    let refused = agent.try_next().await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("field id"), "{refused}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_machine_with_the_same_key_is_refused_while_the_first_answers() {
+    let running = Running::start().await;
+    let node = running.node("n1").await;
+    let mut first = Agent::welcomed(&running, &node, "one").await;
+    let answering = tokio::spawn(async move {
+        while let Ok(Some(word)) = first.try_next().await {
+            if let Message::Ping(ping) = word {
+                let pong = Pong { nonce: ping.nonce };
+                first.say(FromAgent::Pong(pong)).await;
+            }
+        }
+    });
+    let mut second = Agent::connect(&running, &node, hello(&node, "two")).await;
+    let Message::Refusal(refusal) = second.next().await else {
+        panic!("no refusal");
+    };
+    assert_eq!(refusal.code, "key-in-use", "{}", refusal.message);
+    assert!(second.try_next().await.unwrap().is_none());
+    running.stop().await;
+    answering.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_is_fetched_from_any_offset() {
+    let running = Running::start().await;
+    let node = running.node("n1").await;
+    running.push("web", "1.0.0").await;
+    let whole = common::package(running.dir.path(), "web", "1.0.0");
+    let blob = format!("blake3:{}", blake3::hash(&whole).to_hex());
+    let mut client = running.agents(&node).await;
+    for offset in [0, 1, whole.len() - 1, whole.len()] {
+        let request = FetchBlobRequest {
+            blob: blob.clone(),
+            offset: offset as u64,
+        };
+        let mut chunks = client.fetch_blob(request).await.unwrap().into_inner();
+        let mut got = Vec::new();
+        while let Some(chunk) = chunks.message().await.unwrap() {
+            got.extend_from_slice(&chunk.data);
+        }
+        assert_eq!(got, whole[offset..], "from {offset}");
+    }
+    let behind = FetchBlobRequest {
+        blob,
+        offset: whole.len() as u64 + 1,
+    };
+    assert_eq!(code(client.fetch_blob(behind).await), Code::OutOfRange);
+    // Uploaded, but no model's: not for nodes.
+    let unregistered = FetchBlobRequest {
+        blob: running.upload(b"something").await,
+        offset: 0,
+    };
+    assert_eq!(code(client.fetch_blob(unregistered).await), Code::NotFound);
+    running.stop().await;
+}
+
+fn frames(lines: &[&str]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (i, line) in lines.iter().enumerate() {
+        let frame = Frame {
+            time: 1_000 + i as u64,
+            stream: Stream::Stdout,
+            process: 0,
+            flags: 0,
+            payload: line.as_bytes(),
+        };
+        frame.encode(&mut bytes);
+    }
+    bytes
+}
+
+struct Shipper {
+    out: mpsc::Sender<LogBatch>,
+    acks: Streaming<LogAck>,
+}
+
+impl Shipper {
+    async fn connect(running: &Running, node: &Node) -> Self {
+        let (out, batches) = mpsc::channel(16);
+        let mut client = running.agents(node).await;
+        let answer = client
+            .ship_logs(ReceiverStream::new(batches))
+            .await
+            .unwrap();
+        Self {
+            out,
+            acks: answer.into_inner(),
+        }
+    }
+
+    async fn ship(&mut self, instance: &str, offset: usize, frames: &[u8], hole: bool) -> LogAck {
+        let batch = LogBatch {
+            instance: instance.to_owned(),
+            start: 1,
+            boot_id: BOOT.to_owned(),
+            offset: offset as u64,
+            frames: frames.to_vec().into(),
+            hole,
+        };
+        self.out.send(batch).await.unwrap();
+        self.acks.message().await.unwrap().unwrap()
+    }
+}
+
+/// The texts of the lines that the API gives.
+async fn lines(running: &Running, query: &str) -> Vec<String> {
+    let path = format!("/v1/logs?{query}");
+    let answer = running.request("GET", &path).send().await.unwrap();
+    let text = answer.text().await.unwrap();
+    assert!(text.contains("event: end"), "{text}");
+    text.lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .filter_map(|data| {
+            let line: serde_json::Value = serde_json::from_str(data).unwrap();
+            Some(line["text"].as_str()?.to_owned())
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_are_kept_once_however_often_they_are_sent() {
+    let running = Running::start().await;
+    let node = running.node("n1").await;
+    let all = frames(&["one", "two", "three"]);
+    let first = frames(&["one"]).len();
+    let mut shipper = Shipper::connect(&running, &node).await;
+    let ack = shipper.ship("web.1.0.1", 0, &[], false).await;
+    assert_eq!((ack.durable, ack.error.as_str()), (0, ""));
+    let ack = shipper.ship("web.1.0.1", 0, &all[..first], false).await;
+    assert_eq!(ack.durable, first as u64);
+    for _ in 0..2 {
+        let ack = shipper.ship("web.1.0.1", 0, &all, false).await;
+        assert_eq!((ack.durable, ack.error.as_str()), (all.len() as u64, ""));
+    }
+    assert_eq!(
+        lines(&running, "service=web").await,
+        ["one", "two", "three"]
+    );
+    assert_eq!(
+        lines(&running, "instance=web.1.0.1&grep=t&tail=1").await,
+        ["three"]
+    );
+
+    let ahead = shipper.ship("web.1.0.1", 10_000, &all, false).await;
+    assert_eq!(ahead.durable, all.len() as u64);
+    assert!(!ahead.error.is_empty());
+    let ahead = shipper.ship("web.1.0.1", 10_000, &all, true).await;
+    assert_eq!(
+        (ahead.durable, ahead.error.as_str()),
+        (10_000 + all.len() as u64, "")
+    );
+    let bad = shipper
+        .ship("web.1.0.1", 10_000 + all.len(), b"rubbish", false)
+        .await;
+    assert!(!bad.error.is_empty());
+    let bad = shipper.ship("../web.1.0.1", 0, &all, false).await;
+    assert!(!bad.error.is_empty());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_cannot_write_another_nodes_logs() {
+    let running = Running::start().await;
+    let owner = running.node("n1").await;
+    let mut agent = Agent::welcomed(&running, &owner, "one").await;
+    running.push("web", "1.0.0").await;
+    running.post("/v1/services", &json!({"model": "web"})).await;
+    let set = agent.desired().await;
+    let id = &set.instances[0].id;
+    let other = running.node("n2").await;
+    let mut shipper = Shipper::connect(&running, &other).await;
+    let ack = shipper.ship(id, 0, &frames(&["forged"]), false).await;
+    assert!(ack.error.contains("another node"), "{ack:?}");
+    let mut shipper = Shipper::connect(&running, &owner).await;
+    let ack = shipper.ship(id, 0, &frames(&["real"]), false).await;
+    assert_eq!(ack.error, "");
+    assert_eq!(lines(&running, "service=web").await, ["real"]);
+    running.stop().await;
+}
