@@ -10,6 +10,9 @@ mod blob;
 mod error;
 mod sqlite;
 
+#[cfg(test)]
+mod testing;
+
 pub use api::{
     Change, Entry, Guard, Identity, Listing, MAX_TXN_BYTES, MAX_TXN_OPS, Op, Store, Txn,
 };

@@ -160,10 +160,10 @@ impl BlobStore {
             let parent = path.parent().unwrap_or(Path::new("."));
             make_dir(parent)?;
             let from = partial.path().to_owned();
-            fs::set_permissions(&from, fs::Permissions::from_mode(0o400))
-                .map_err(BlobError::io("make read-only", &from))?;
             fs::rename(&from, &path).map_err(BlobError::io("rename", &from))?;
             partial.forget();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o400))
+                .map_err(BlobError::io("make read-only", &path))?;
             sync_dir(parent)
         })
         .await

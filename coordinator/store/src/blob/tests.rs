@@ -171,3 +171,38 @@ async fn forgotten_uploads_are_swept() {
     BlobStore::open(dir.path()).unwrap();
     assert!(!path.exists());
 }
+
+const SMALL: &str = "BERTH_TEST_BLOBS_FULL";
+
+/// Not a test of its own: runs on a small file system.
+#[tokio::test]
+async fn child_on_a_small_disk() {
+    let Ok(dir) = std::env::var(SMALL) else {
+        return;
+    };
+    let dir = Path::new(&dir);
+    let (bytes, digest) = content(1_500_000);
+    let store = BlobStore::open(&dir.join("blobs")).unwrap();
+    assert_eq!(
+        store.append(&digest, 0, &bytes[..400_000]).await.unwrap(),
+        400_000
+    );
+    let error = store
+        .append(&digest, 400_000, &bytes[400_000..])
+        .await
+        .unwrap_err();
+    assert!(matches!(error, BlobError::DiskFull { .. }), "{error:?}");
+    // What was acknowledged stays, and it goes on once there is room.
+    assert_eq!(store.offset(&digest).await.unwrap(), 400_000);
+    fs::remove_file(dir.join("ballast")).unwrap();
+    store
+        .append(&digest, 400_000, &bytes[400_000..])
+        .await
+        .unwrap();
+    store.finish(&digest, bytes.len() as u64).await.unwrap();
+}
+
+#[test]
+fn a_full_disk_interrupts_an_upload_and_no_more() {
+    crate::testing::on_small_disk(SMALL, "blob::tests::child_on_a_small_disk");
+}

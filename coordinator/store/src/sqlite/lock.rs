@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use super::paths::beside;
+use super::paths::{beside, give_to_owner};
 use crate::StoreError;
 
 /// Held for as long as the database is in use; the system releases it when the process dies.
@@ -29,6 +29,7 @@ impl Lock {
             .mode(0o600)
             .open(&path)
             .map_err(StoreError::io("open", &path))?;
+        give_to_owner(&path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _file: file }),
             Err(Errno::WOULDBLOCK) => Err(StoreError::Locked {

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use crate::StoreError;
@@ -53,6 +53,16 @@ pub(super) fn make_private(path: &Path) -> Result<(), StoreError> {
         .open(path)
         .map(drop)
         .map_err(StoreError::io("make", path))
+}
+
+/// Gives a file to the owner of its folder, where root works on the store of the user that the coordinator
+/// runs as: it could not be opened otherwise.
+pub(super) fn give_to_owner(path: &Path) -> Result<(), StoreError> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let owner = fs::metadata(parent(path)).map_err(StoreError::io("look at", parent(path)))?;
+    chown(path, Some(owner.uid()), Some(owner.gid())).map_err(StoreError::io("give away", path))
 }
 
 /// Removes a file, if it is there.

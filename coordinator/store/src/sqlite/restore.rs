@@ -57,6 +57,7 @@ pub(super) fn restore_at(backup: &Path, db: &Path, now: u64) -> Result<Restored,
     };
     let epoch = now.max(identity.epoch + 1).max(replaced_epoch + 1);
     set_epoch(copy.path(), epoch)?;
+    paths::give_to_owner(copy.path())?;
     let kept = exchange(copy, db)?;
     Ok(Restored {
         epoch,

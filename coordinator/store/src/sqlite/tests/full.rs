@@ -1,8 +1,7 @@
 //! A full disk, a real one: a small file system of the test's own.
 
-use std::process::Command;
-
 use super::*;
+use crate::testing::on_small_disk;
 
 const CHILD: &str = "BERTH_TEST_STORE_FULL";
 
@@ -47,31 +46,5 @@ async fn child_on_a_small_disk() {
 
 #[test]
 fn a_full_disk_is_told_and_harms_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let exe = std::env::current_exe().unwrap();
-    let script = format!(
-        "mount -t tmpfs -o size=2m none '{0}' || exit 77
-         head -c 1000000 /dev/zero > '{0}/ballast'
-         {CHILD}='{0}' '{1}' --exact sqlite::tests::full::child_on_a_small_disk",
-        dir.path().display(),
-        exe.display()
-    );
-    let output = Command::new("unshare")
-        .args(["--map-root-user", "--mount", "sh", "-c", &script])
-        .output();
-    match output {
-        Ok(output) if output.status.success() => {
-            let told = String::from_utf8_lossy(&output.stdout);
-            assert!(told.contains("1 passed"), "{told}");
-        }
-        Ok(output) if output.status.code() == Some(77) || told_no_namespace(&output.stderr) => {
-            eprintln!("skipped: a small file system cannot be mounted here");
-        }
-        Ok(output) => panic!("{output:?}"),
-        Err(error) => eprintln!("skipped: no unshare: {error}"),
-    }
-}
-
-fn told_no_namespace(stderr: &[u8]) -> bool {
-    String::from_utf8_lossy(stderr).contains("unshare: ")
+    on_small_disk(CHILD, "sqlite::tests::full::child_on_a_small_disk");
 }
