@@ -8,7 +8,7 @@ use berth_model::problem::Problem;
 use berth_model::time::Monotonic;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::commands::agents;
+use super::commands::{agents, joining};
 use super::events::Happened;
 use super::world::World;
 use super::{AgentOpened, ConnectionId, Reply, ToAgent};
@@ -41,7 +41,9 @@ impl Challenges {
     /// Answers with the session if it may begin at once. Otherwise its reply comes later.
     pub(crate) fn consider(&mut self, world: &World, second: Second) -> Option<Second> {
         let node = second.opened.node.clone();
-        if let Err(problem) = agents::check_known(world, &node) {
+        let facts = &second.opened.facts;
+        let known = agents::check_known(world, &node);
+        if let Err(problem) = known.and_then(|()| joining::check_facts(facts)) {
             // A closed reply: whoever asked has gone.
             let _ = second.reply.send(Err(problem));
             return None;

@@ -88,7 +88,7 @@ impl Actor {
                 let tables = self.tables.clone();
                 self.change(
                     reply,
-                    |w| Ok(gateways::open(w, &name, &url)),
+                    |w| gateways::open(w, &name, &url),
                     move |_, connection| Ok((connection, tables.subscribe())),
                 )
             }

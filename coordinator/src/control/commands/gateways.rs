@@ -2,15 +2,24 @@
 
 use berth_model::gateway::{GatewayRecord, GatewayReport};
 use berth_model::id::GatewayName;
+use berth_model::problem::Problem;
 
+use super::check_size;
 use crate::control::ConnectionId;
 use crate::control::events::Happened;
 use crate::control::live::LiveGateway;
 use crate::control::world::World;
 
+const MAX_URL: usize = 2_048;
+
 /// A gateway begins to follow. It is kept in the store, so that a restarted coordinator still waits
 /// for it before anything is stopped.
-pub(crate) fn open(world: &mut World, name: &GatewayName, url: &str) -> ConnectionId {
+pub(crate) fn open(
+    world: &mut World,
+    name: &GatewayName,
+    url: &str,
+) -> Result<ConnectionId, Problem> {
+    check_size("the gateway's URL", &url, MAX_URL)?;
     let known = world.records.gateways.get(name);
     let record = GatewayRecord {
         name: name.clone(),
@@ -29,7 +38,7 @@ pub(crate) fn open(world: &mut World, name: &GatewayName, url: &str) -> Connecti
         report: GatewayReport::default(),
     };
     world.live.gateways.insert(name.clone(), gateway);
-    connection
+    Ok(connection)
 }
 
 /// Takes a report. Answers whether it may change the plan.

@@ -4,18 +4,29 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use berth_model::api::{CreateToken, TokenView};
 use berth_model::id::NodeName;
-use berth_model::node::NodeRecord;
+use berth_model::node::{Facts, NodeRecord};
 use berth_model::problem::Problem;
 use berth_model::time::Span;
 use berth_model::token::{JoinToken, TokenRecord};
 use sha2::{Digest, Sha256};
 
+use super::check_size;
 use crate::control::Join;
 use crate::control::events::Happened;
 use crate::control::world::World;
 
 const DEFAULT_TTL: Span = Span::secs(3_600);
 const MAX_TTL: Span = Span::secs(366 * 86_400);
+
+/// Most bytes of a token's labels and of a machine's facts, and most keys a token remembers.
+const MAX_LABELS: usize = 16 * 1024;
+const MAX_FACTS: usize = 64 * 1024;
+const MAX_USERS: usize = 100;
+
+/// Refuses facts that are too large to keep.
+pub(crate) fn check_facts(facts: &Facts) -> Result<(), Problem> {
+    check_size("what the machine says of itself", facts, MAX_FACTS)
+}
 
 /// Makes a token; its secret is shown once and only its hash is kept.
 pub(crate) fn create_token(world: &mut World, wanted: CreateToken) -> Result<TokenView, Problem> {
@@ -25,6 +36,7 @@ pub(crate) fn create_token(world: &mut World, wanted: CreateToken) -> Result<Tok
             "a join token cannot live {ttl}: choose between 1ms and {MAX_TTL}"
         )));
     }
+    check_size("the labels", &wanted.labels, MAX_LABELS)?;
     let id = hex::encode(rand::random::<[u8; 8]>());
     let secret = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let expires = berth_model::time::Timestamp(world.wall.0.saturating_add(ttl.as_millis()));
@@ -87,6 +99,7 @@ pub(crate) fn join(world: &mut World, join: &Join) -> Result<NodeName, Problem> 
              take the old one out first with `berth node remove {name}`"
         )));
     }
+    check_facts(&join.facts)?;
     let record = NodeRecord {
         name: name.clone(),
         key_hash: join.key_hash.clone(),
@@ -99,6 +112,8 @@ pub(crate) fn join(world: &mut World, join: &Join) -> Result<NodeName, Problem> 
     let mut token = token;
     token.uses_left = token.uses_left.map(|n| n.saturating_sub(1));
     token.used_by.push(join.key_hash.clone());
+    let surplus = token.used_by.len().saturating_sub(MAX_USERS);
+    token.used_by.drain(..surplus);
     world.happened(&Happened::NodeJoined(&name));
     world.records.tokens.put(token.id.clone(), token);
     world.records.nodes.put(name.clone(), record);

@@ -7,3 +7,19 @@ pub(crate) mod joining;
 pub(crate) mod models;
 pub(crate) mod services;
 pub(crate) mod statuses;
+
+use berth_model::problem::Problem;
+
+/// Refuses what would not fit into the store's transactions beside other changes: one client's record
+/// must never be the reason that a whole batch cannot be committed.
+fn check_size<T: serde::Serialize>(what: &str, value: &T, limit: usize) -> Result<(), Problem> {
+    let bytes = serde_json::to_vec(value)
+        .map_err(|e| Problem::invalid(format!("{what} cannot be stored: {e}")))?
+        .len();
+    if bytes <= limit {
+        return Ok(());
+    }
+    Err(Problem::invalid(format!(
+        "{what} takes {bytes} bytes; at most {limit} can be kept"
+    )))
+}

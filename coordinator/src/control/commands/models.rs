@@ -4,9 +4,13 @@ use berth_model::digest::BlobDigest;
 use berth_model::problem::Problem;
 use berth_model::service::ModelVersion;
 
+use super::check_size;
 use crate::control::events::Happened;
 use crate::control::modelref::versions;
 use crate::control::world::World;
+
+/// Most bytes of a version's record, which is mostly its manifest.
+const MAX_BYTES: usize = 512 * 1024;
 
 /// Registers a verified package. The same package again answers what is there already.
 pub(crate) fn register(
@@ -25,6 +29,7 @@ pub(crate) fn register(
             there.name, there.version, there.digest
         )));
     }
+    check_size("the manifest (berth.toml)", &version, MAX_BYTES)?;
     let serial = world.records.serials.get(&version.name).copied();
     // The counter survives what it counted; both are looked at so that neither can lag.
     let newest = versions(&world.records.models, &version.name).next_back();

@@ -15,7 +15,10 @@ use crate::control::world::World;
 /// Most instances of one service.
 const MAX_REPLICAS: u32 = 1_000;
 /// Most bytes of environment variables: they go into every desired set of the service's nodes.
-const MAX_ENV_BYTES: usize = 64 * 1024;
+const MAX_ENV_BYTES: usize = 32 * 1024;
+/// Most revisions of one service at a time: they are one record, and a record has to fit into a
+/// transaction. Only rollouts started faster than they end get there.
+const MAX_REVISIONS: usize = 16;
 
 /// Creates a service or gives it a new revision; the same specification again makes none.
 pub(crate) fn deploy(world: &mut World, deploy: &Deploy) -> Result<ServiceName, Problem> {
@@ -46,6 +49,10 @@ pub(crate) fn deploy(world: &mut World, deploy: &Deploy) -> Result<ServiceName, 
         if before != service.replicas {
             scaled(world, &mut service, before);
         }
+    } else if service.revisions.len() >= MAX_REVISIONS {
+        return Err(Problem::conflict(format!(
+            "service {name} has {MAX_REVISIONS} revisions on their way in or out already: wait until some              are gone (`berth service show {name}`)"
+        )));
     } else {
         add_revision(world, &mut service, wanted);
     }
@@ -72,6 +79,16 @@ fn check(world: &World, deploy: &Deploy) -> Result<(), Problem> {
     if values.clone().any(|v| v.contains('\0')) {
         return Err(Problem::invalid(
             "an environment variable's value contains a zero byte",
+        ));
+    }
+    // As long as any label may be; a pool is one.
+    if deploy
+        .pool
+        .as_ref()
+        .is_some_and(|p| p.is_empty() || p.len() > 63)
+    {
+        return Err(Problem::invalid(
+            "a pool's name has 1 to 63 characters: deploy with --pool NAME, or without it",
         ));
     }
     check_runtime(world, deploy.runtime.unwrap_or_default())

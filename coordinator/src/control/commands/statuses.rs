@@ -1,7 +1,7 @@
 //! What agents say of their instances.
 
 use berth_model::id::{InstanceId, NodeName};
-use berth_model::instance::{InstanceRecord, InstanceStatus, Phase, Stage};
+use berth_model::instance::{InstanceRecord, InstanceStatus, Phase, Reason, Stage};
 
 use crate::control::events::Happened;
 use crate::control::world::World;
@@ -9,6 +9,8 @@ use crate::control::world::World;
 /// Most last lines that are kept, and most bytes of each: an agent cannot fill the store.
 const MAX_LINES: usize = 20;
 const MAX_LINE_BYTES: usize = 2_048;
+/// Most bytes of a whole status.
+const MAX_BYTES: usize = 128 * 1024;
 
 /// Takes a status into the instance's record, with the events that its change means. Statuses of
 /// instances that the node should not have only raise counters.
@@ -125,5 +127,90 @@ fn bounded(mut status: InstanceStatus) -> InstanceStatus {
             line.push('…');
         }
     }
+    let bytes = serde_json::to_vec(&status).map_or(usize::MAX, |v| v.len());
+    if bytes > MAX_BYTES {
+        status.last_lines.clear();
+        status.reason = Some(Reason::Node {
+            error: format!("its agent reported {bytes} bytes, too many to keep"),
+        });
+    }
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::testing::{status, world_with_service};
+
+    fn kinds(world: &World) -> Vec<&str> {
+        world.fresh.iter().map(|e| e.kind.as_str()).collect()
+    }
+
+    fn report(world: &mut World, status: InstanceStatus) {
+        world.fresh.clear();
+        take(world, &"n1".parse().unwrap(), status);
+    }
+
+    #[test]
+    fn a_restart_is_told_with_its_reason_even_if_the_pause_was_missed() {
+        let mut w = world_with_service();
+        let healthy = status("web.1.0.1", Phase::Healthy);
+        report(&mut w, healthy.clone());
+        assert!(kinds(&w).is_empty());
+        let again = InstanceStatus {
+            start: 2,
+            restarts: 1,
+            reason: Some(Reason::Signaled {
+                process: "module".into(),
+                signal: 9,
+            }),
+            ..healthy.clone()
+        };
+        report(&mut w, again.clone());
+        assert_eq!(kinds(&w), ["instance-restarted"]);
+        assert!(w.fresh[0].message.contains("ended by signal 9"));
+        let waiting = InstanceStatus {
+            phase: Phase::Backoff,
+            ..again.clone()
+        };
+        report(&mut w, waiting);
+        assert_eq!(kinds(&w), ["instance-failed"]);
+        report(&mut w, again);
+        assert_eq!(kinds(&w), ["instance-healthy"]);
+    }
+
+    #[test]
+    fn only_a_nodes_own_instances_are_taken() {
+        let mut w = world_with_service();
+        let mut foreign = status("web.1.0.1", Phase::Backoff);
+        foreign.restarts = 7;
+        w.fresh.clear();
+        take(&mut w, &"n2".parse().unwrap(), foreign);
+        let id: InstanceId = "web.1.0.1".parse().unwrap();
+        assert_eq!(w.records.instances[&id].status.phase, Phase::Healthy);
+        // What is in use somewhere is never given again.
+        report(&mut w, status("web.1.1.9", Phase::Healthy));
+        report(&mut w, status("web.7.0.1", Phase::Healthy));
+        let slot = "web.1.1.9".parse::<InstanceId>().unwrap().slot;
+        assert_eq!(w.records.attempts[&slot], 9);
+        assert_eq!(w.records.revisions["web"], 7);
+    }
+
+    #[test]
+    fn what_an_agent_says_cannot_fill_the_store() {
+        let mut w = world_with_service();
+        let mut long = status("web.1.0.1", Phase::Backoff);
+        long.last_lines = vec!["ä".repeat(5_000); 100];
+        report(&mut w, long.clone());
+        let id: InstanceId = "web.1.0.1".parse().unwrap();
+        let kept = w.records.instances[&id].status.clone();
+        assert_eq!(kept.last_lines.len(), MAX_LINES);
+        assert!(kept.last_lines[0].len() <= MAX_LINE_BYTES + 3);
+        long.reason = Some(Reason::Package {
+            error: "x".repeat(1 << 20),
+        });
+        report(&mut w, long);
+        let size = serde_json::to_vec(&w.records.instances[&id]).unwrap().len();
+        assert!(size < MAX_BYTES);
+    }
 }
