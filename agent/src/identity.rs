@@ -120,7 +120,7 @@ pub struct Validity {
 impl Validity {
     /// Its length.
     pub fn life(&self) -> Duration {
-        self.until.age(self.from)
+        self.from.age(self.until)
     }
 }
 

@@ -151,10 +151,7 @@ mod tests {
         assert_eq!((shim.instance.as_str(), shim.start), ("web.1.0.3", 2));
         assert_eq!(shim.check(), Ok(()));
         let process = &shim.processes[0];
-        assert_eq!(
-            process.argv,
-            ["/p/bin/serve", "--port=21007", "${HOME}", "$PORT"]
-        );
+        assert_eq!(process.argv, ["/p/bin/serve", "--port=21007", "$PORT"]);
         assert_eq!(process.cwd, Path::new("/p"));
         let expected = [
             ("A", "manifest"),

@@ -8,7 +8,7 @@ use berth_model::manifest;
 pub(crate) const MANIFEST: &str = "\
     [package]\nname = \"web\"\nversion = \"1.2.0\"\n\
     [model]\npath = \"model\"\nformat = \"custom\"\n\
-    [module]\nkind = \"custom\"\ncommand = [\"bin/serve\", \"--port=${PORT}\", \"${HOME}\", \"$PORT\"]\n\
+    [module]\nkind = \"custom\"\ncommand = [\"bin/serve\", \"--port=${PORT}\", \"$PORT\"]\n\
     [module.env]\nA = \"manifest\"\nB = \"manifest\"\n\
     [health]\nhttp = \"/healthz\"\n";
 

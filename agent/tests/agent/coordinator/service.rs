@@ -1,0 +1,233 @@
+//! The calls that agents make.
+
+use std::sync::{Arc, Mutex};
+
+use berth_logfile::Mirror;
+use berth_model::instance::InstanceStatus;
+use berth_proto::v1;
+use berth_proto::v1::agent_message::Message as Up;
+use berth_proto::v1::coordinator_message::Message as Down;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::State;
+
+#[derive(Clone)]
+pub(crate) struct Service {
+    pub(crate) state: Arc<Mutex<State>>,
+}
+
+impl Service {
+    fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+        look(&mut self.state.lock().unwrap())
+    }
+}
+
+#[async_trait::async_trait]
+impl v1::enrollment_server::Enrollment for Service {
+    async fn join(
+        &self,
+        request: Request<v1::JoinRequest>,
+    ) -> Result<Response<v1::JoinReply>, Status> {
+        let request = request.into_inner();
+        self.with(|state| {
+            state.joins += 1;
+            if request.token_secret != state.secret {
+                return Err(Status::permission_denied("unknown token"));
+            }
+            let name = if request.name.is_empty() {
+                "n1"
+            } else {
+                &request.name
+            };
+            Ok(Response::new(v1::JoinReply {
+                name: name.to_owned(),
+                certificate: state.pki.sign(&request.csr, name, state.certificate_life),
+                ca: state.pki.ca_pem(),
+            }))
+        })
+    }
+
+    async fn renew(
+        &self,
+        request: Request<v1::RenewRequest>,
+    ) -> Result<Response<v1::RenewReply>, Status> {
+        self.with(|state| {
+            state.renewals += 1;
+            let csr = request.into_inner().csr;
+            Ok(Response::new(v1::RenewReply {
+                certificate: state.pki.sign(&csr, "n1", state.certificate_life),
+                ca: state.pki.ca_pem(),
+            }))
+        })
+    }
+}
+
+fn authenticated<T>(request: &Request<T>) -> Result<(), Status> {
+    match request.peer_certs() {
+        Some(certificates) if !certificates.is_empty() => Ok(()),
+        _ => Err(Status::unauthenticated("no client certificate")),
+    }
+}
+
+#[async_trait::async_trait]
+impl v1::agents_server::Agents for Service {
+    type SessionStream = UnboundedReceiverStream<Result<v1::CoordinatorMessage, Status>>;
+    type FetchBlobStream = ReceiverStream<Result<v1::BlobChunk, Status>>;
+    type ShipLogsStream = UnboundedReceiverStream<Result<v1::LogAck, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::AgentMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        authenticated(&request)?;
+        let mut inbound = request.into_inner();
+        let (out, queue) = mpsc::unbounded_channel();
+        let service = self.clone();
+        tokio::spawn(async move {
+            while let Ok(Some(message)) = inbound.message().await {
+                if let Some(message) = message.message {
+                    service.with(|state| hear(state, message, &out));
+                }
+            }
+        });
+        Ok(Response::new(UnboundedReceiverStream::new(queue)))
+    }
+
+    async fn fetch_blob(
+        &self,
+        request: Request<v1::FetchBlobRequest>,
+    ) -> Result<Response<Self::FetchBlobStream>, Status> {
+        authenticated(&request)?;
+        let request = request.into_inner();
+        let (bytes, limit) = self.with(|state| {
+            state.fetches.push(request.offset);
+            let bytes = state.blobs.get(&request.blob).cloned();
+            (bytes, state.fetch_limit)
+        });
+        let bytes = bytes.ok_or_else(|| Status::not_found("no such blob"))?;
+        let (out, queue) = mpsc::channel(4);
+        tokio::spawn(async move {
+            let mut sent = 0;
+            for piece in bytes[request.offset as usize..].chunks(1000) {
+                if limit.is_some_and(|limit| sent >= limit) {
+                    let _ = out
+                        .send(Err(Status::unavailable("the network broke")))
+                        .await;
+                    return;
+                }
+                sent += piece.len();
+                let data = piece.to_vec().into();
+                if out.send(Ok(v1::BlobChunk { data })).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(queue)))
+    }
+
+    async fn ship_logs(
+        &self,
+        request: Request<Streaming<v1::LogBatch>>,
+    ) -> Result<Response<Self::ShipLogsStream>, Status> {
+        authenticated(&request)?;
+        let mut inbound = request.into_inner();
+        let (out, queue) = mpsc::unbounded_channel();
+        let service = self.clone();
+        tokio::spawn(async move {
+            let mut count = 0;
+            while let Ok(Some(batch)) = inbound.message().await {
+                count += 1;
+                let ack = service.with(|state| store(state, &batch));
+                let limit = service.with(|state| state.ship_limit);
+                if limit.is_some_and(|limit| count > limit) {
+                    // Stored, and the answer is lost.
+                    let _ = out.send(Err(Status::unavailable("the network broke")));
+                    return;
+                }
+                let _ = out.send(Ok(ack));
+            }
+        });
+        Ok(Response::new(UnboundedReceiverStream::new(queue)))
+    }
+}
+
+fn hear(
+    state: &mut State,
+    message: Up,
+    out: &mpsc::UnboundedSender<Result<v1::CoordinatorMessage, Status>>,
+) {
+    let send = |message| {
+        _ = out.send(Ok(v1::CoordinatorMessage {
+            message: Some(message),
+        }))
+    };
+    match message {
+        Up::Hello(hello) => {
+            state.hellos.push(hello.clone());
+            if let Some(refusal) = state.refusal.clone() {
+                return send(Down::Refusal(refusal));
+            }
+            note(state, hello.instances);
+            send(Down::Welcome(v1::Welcome {
+                node: "n1".into(),
+                heartbeat_ms: 100,
+                lease_ms: 5000,
+            }));
+            if let Some(desired) = state.desired.clone() {
+                send(Down::Desired(desired));
+            }
+            state.session = Some(out.clone());
+        }
+        Up::Status(report) => {
+            note(state, report.instances);
+            for id in report.forgotten {
+                state.statuses.remove(&id);
+                state.forgotten.push(id);
+            }
+            send(Down::StatusAck(v1::StatusAck { seq: report.seq }));
+        }
+        Up::Statistics(_) => state.statistics += 1,
+        Up::DesiredAck(ack) => state.acks.push(ack),
+        Up::Pong(pong) => state.pongs.push(pong.nonce),
+    }
+}
+
+fn note(state: &mut State, statuses: Vec<v1::InstanceStatus>) {
+    for status in statuses {
+        let status = InstanceStatus::try_from(status).unwrap();
+        state.history.push(status.clone());
+        state.statuses.insert(status.id.to_string(), status);
+    }
+}
+
+fn store(state: &mut State, batch: &v1::LogBatch) -> v1::LogAck {
+    let key = (batch.instance.clone(), batch.start, batch.boot_id.clone());
+    let dir = state
+        .logs
+        .path()
+        .join(&batch.instance)
+        .join(format!("{}-{}", batch.start, batch.boot_id));
+    let mirror = state
+        .mirrors
+        .entry(key)
+        .or_insert_with(|| Mirror::open(&dir, 1 << 20).unwrap());
+    let error = if batch.frames.is_empty() {
+        String::new()
+    } else {
+        let taken = mirror.append_at(batch.offset, &batch.frames);
+        taken
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default()
+    };
+    v1::LogAck {
+        instance: batch.instance.clone(),
+        start: batch.start,
+        boot_id: batch.boot_id.clone(),
+        durable: mirror.durable(),
+        error,
+        unwanted: false,
+    }
+}

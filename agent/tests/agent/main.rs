@@ -1,0 +1,17 @@
+//! The real agent and shim against a coordinator of the tests' own, over real TLS.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "tests, and a module that writes lines"
+)]
+
+mod adopt;
+mod coordinator;
+mod ends;
+mod enrol;
+mod lifecycle;
+mod module;
+mod node;
+mod ship;
+mod wait;
