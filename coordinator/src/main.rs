@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use berth_coordinator::config::ControlConfig;
 use berth_coordinator::gateway_role;
-use berth_coordinator::run::{Coordinator, DATABASE_FILE};
+use berth_coordinator::run::{Coordinator, DATABASE_FILE, create_private};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -118,8 +118,7 @@ fn backup(args: &Args, file: &Path) -> anyhow::Result<()> {
 
 fn restore(args: &Args, file: &Path) -> anyhow::Result<()> {
     let config = control_config(args)?;
-    std::fs::create_dir_all(&config.data_dir)
-        .with_context(|| format!("cannot make {}", config.data_dir.display()))?;
+    create_private(&config.data_dir)?;
     let database = config.data_dir.join(DATABASE_FILE);
     let done = berth_store::restore(file, &database)
         .with_context(|| format!("{} was not restored", file.display()))?;

@@ -15,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 use crate::config::ControlConfig;
 use crate::edge::Edge;
 use crate::listen::{Limits, Listener};
-use crate::pki::{Authority, Credentials, PkiError, ServerCertificate, replace, server_config};
+use crate::pki::{
+    Authority, Credentials, PkiError, ServerCertificate, remove, replace, server_config,
+};
 use crate::{api, chain, control, rpc};
 
 /// File with the address that the API listens on, in the data folder.
@@ -83,12 +85,14 @@ impl Coordinator {
         create_private(&dir)?;
         // First of all, because it also locks the folder: a second coordinator stops here.
         let store = open_store(dir.join(DATABASE_FILE)).await?;
+        // Whoever waits for it must not find that of the last run.
+        remove(&dir.join(ENDPOINT_FILE))?;
         let authority = Arc::new(Authority::load_or_create(&dir)?);
         let credentials = Credentials::load_or_create(&dir)?;
         let certificate = ServerCertificate::create(
             Arc::clone(&authority),
             &dir,
-            &config.names,
+            &names(&config),
             config.server_certificate_life.0,
         )?;
         let blobs = Arc::new(BlobStore::open(&dir.join("blobs"))?);
@@ -166,6 +170,15 @@ impl Coordinator {
     }
 }
 
+/// The configured names, and the address to listen on if it is one that clients can dial.
+fn names(config: &ControlConfig) -> Vec<String> {
+    let mut names = config.names.clone();
+    if !config.listen.ip().is_unspecified() {
+        names.push(config.listen.ip().to_string());
+    }
+    names
+}
+
 async fn open_store(path: PathBuf) -> Result<SqliteStore, RunError> {
     match tokio::task::spawn_blocking(move || SqliteStore::open(&path)).await {
         Ok(opened) => Ok(opened?),
@@ -223,7 +236,8 @@ fn keep_house(edge: &Arc<Edge>, certificate: Arc<ServerCertificate>) {
     });
 }
 
-fn create_private(dir: &Path) -> Result<(), RunError> {
+/// Makes the data folder, for its owner only, if it is not there.
+pub fn create_private(dir: &Path) -> Result<(), RunError> {
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

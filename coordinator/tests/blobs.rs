@@ -144,3 +144,36 @@ async fn good_packages_become_models_and_bad_ones_are_refused_with_their_errors(
     assert_eq!(status, 422, "{problem}");
     running.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_of_a_broken_upload_is_kept() {
+    let running = Running::start().await;
+    let bytes = vec![7_u8; 300_000];
+    let digest = digest_of(&bytes);
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let body = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let request = running
+        .request("PATCH", &format!("/v1/blobs/{digest}"))
+        .header("upload-offset", 0)
+        .header("upload-length", bytes.len())
+        .body(reqwest::Body::wrap_stream(body));
+    let sending = tokio::spawn(request.send());
+    sender.send(Ok(bytes[..200_000].to_vec())).await.unwrap();
+    let taken = &running.edge.figures.uploaded;
+    while taken.load(std::sync::atomic::Ordering::Relaxed) < 200_000 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let broken = std::io::Error::other("the cable was pulled");
+    sender.send(Err(broken)).await.unwrap();
+    sending.await.unwrap().unwrap_err();
+    // The coordinator notices a little later.
+    let mut offset = 0;
+    while offset == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        offset = head(&running, &digest).await.0.parse().unwrap();
+    }
+    assert_eq!(offset, 200_000);
+    let (status, _, view) = patch(&running, &digest, offset, bytes.len(), &bytes[offset..]).await;
+    assert_eq!((status, &view["complete"]), (200, &json!(true)), "{view}");
+    running.stop().await;
+}

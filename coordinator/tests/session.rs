@@ -355,3 +355,75 @@ async fn a_node_cannot_write_another_nodes_logs() {
     assert_eq!(lines(&running, "service=web").await, ["real"]);
     running.stop().await;
 }
+
+/// Reads events until one contains the text: everything up to there.
+async fn until(answer: &mut reqwest::Response, wanted: &str) -> String {
+    let mut seen = String::new();
+    while !seen.contains(wanted) {
+        let chunk = tokio::time::timeout(common::LONG, answer.chunk()).await;
+        let chunk = chunk.expect("an event in time").unwrap();
+        seen.push_str(&String::from_utf8_lossy(
+            &chunk.expect("the stream goes on"),
+        ));
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_are_followed_and_gone_on_with_where_a_reader_left() {
+    let running = Running::start().await;
+    let node = running.node("n1").await;
+    let mut shipper = Shipper::connect(&running, &node).await;
+    let all = frames(&["one", "two", "three"]);
+    let (first, second) = (frames(&["one"]).len(), frames(&["one", "two"]).len());
+    shipper.ship("web.1.0.1", 0, &all[..first], false).await;
+    let path = "/v1/logs?service=web&follow=true";
+    let mut following = running.request("GET", path).send().await.unwrap();
+    let seen = until(&mut following, "\"text\":\"one\"").await;
+    let cursor = seen.lines().find_map(|line| line.strip_prefix("id: "));
+    let cursor = cursor.expect("a cursor").to_owned();
+    shipper
+        .ship("web.1.0.1", first, &all[first..second], false)
+        .await;
+    until(&mut following, "\"text\":\"two\"").await;
+    drop(following);
+    shipper
+        .ship("web.1.0.1", second, &all[second..], false)
+        .await;
+    let mut resumed = running
+        .request("GET", path)
+        .header("last-event-id", cursor)
+        .send()
+        .await
+        .unwrap();
+    let seen = until(&mut resumed, "\"text\":\"three\"").await;
+    assert!(
+        seen.contains("\"two\"") && !seen.contains("\"one\""),
+        "{seen}"
+    );
+
+    let missing = running.request("GET", "/v1/logs?service=wep").send().await;
+    assert_eq!(missing.unwrap().status(), 404);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_ends_with_the_service() {
+    let running = Running::start().await;
+    running.push("web", "1.0.0").await;
+    running.post("/v1/services", &json!({"model": "web"})).await;
+    let path = "/v1/services/web/watch";
+    let mut watching = running.request("GET", path).send().await.unwrap();
+    until(&mut watching, "event: service").await;
+    let gone = running.request("DELETE", "/v1/services/web").send().await;
+    assert_eq!(gone.unwrap().status(), 202);
+    until(&mut watching, "event: deleted").await;
+    assert!(
+        watching
+            .chunk()
+            .await
+            .unwrap()
+            .is_none_or(|rest| rest.is_empty() || rest == "\n")
+    );
+    running.stop().await;
+}

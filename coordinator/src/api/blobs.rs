@@ -62,7 +62,12 @@ pub(super) async fn append(
         Ok(None) => {}
         Err(error) => return Err(failed(&error)),
     }
-    let offset = match take(&edge, &digest, from, length, body).await {
+    // In a task of its own: a client that goes away ends this handler, but not what it had sent.
+    let taking = tokio::spawn(take(Arc::clone(&edge), digest, from, length, body));
+    let taken = taking
+        .await
+        .map_err(|error| Problem::internal(format!("the upload failed: {error}")))?;
+    let offset = match taken {
         Ok(offset) => offset,
         Err(Refusal::Store(BlobError::WrongOffset { offset, expected })) => {
             let problem = Problem::conflict(format!(
@@ -96,8 +101,8 @@ impl From<BlobError> for Refusal {
 
 /// Writes the body. What came of a body that broke off is kept, so that the client resumes there.
 async fn take(
-    edge: &Edge,
-    digest: &BlobDigest,
+    edge: Arc<Edge>,
+    digest: BlobDigest,
     from: u64,
     length: u64,
     body: Body,
@@ -125,7 +130,7 @@ async fn take(
                     ));
                 };
                 left = rest;
-                write(edge, &mut upload, &chunk).await?;
+                write(&edge, &mut upload, &chunk).await?;
             }
         }
     };

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::extract::Query;
 use super::failure::Failure;
 use super::stream::{self, Sender};
+use crate::control::Command;
 use crate::edge::Edge;
 
 pub(super) const PARAMETERS: &[(&str, &str)] = &[
@@ -71,10 +72,45 @@ pub(super) async fn read(
                 .map_err(|error| Failure::bad_request(error.to_string()))
         })
         .transpose()?;
+    known(&edge, &wanted.scope).await?;
     let logs = Arc::clone(&edge.logs);
     Ok(stream::events(&edge.shutdown, move |sender| async move {
         send(&sender, &logs, wanted, query.follow, cursor).await
     }))
+}
+
+/// Refuses names that neither control nor the logs know: most likely a slip.
+async fn known(edge: &Edge, scope: &Scope) -> Result<(), Failure> {
+    let service = match scope {
+        Scope::Service(service) => service.clone(),
+        Scope::Instance(instance) => instance.slot.service.clone(),
+    };
+    let answer = edge
+        .control
+        .ask(|reply| Command::Service(service, reply))
+        .await;
+    let unknown = match (answer, scope) {
+        (Ok(_), Scope::Service(_)) => return Ok(()),
+        (Ok(view), Scope::Instance(instance)) => {
+            if view.instances.iter().any(|it| it.status.id == *instance) {
+                return Ok(());
+            }
+            Problem::not_found(format!(
+                "there is no instance {instance}, and there are no logs of one"
+            ))
+        }
+        (Err(problem), _) if problem.status == 404 => problem,
+        (Err(problem), _) => return Err(problem.into()),
+    };
+    // What has gone has its logs still, until their time is over.
+    let probe = Wanted {
+        limit: Some(1),
+        ..Wanted::of(scope.clone())
+    };
+    match edge.logs.read(probe).next().await {
+        Some(_) => Ok(()),
+        None => Err(unknown.into()),
+    }
 }
 
 async fn send(

@@ -17,6 +17,7 @@ mod things;
 use std::sync::Arc;
 
 use axum::extract::Request;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, middleware};
@@ -39,6 +40,9 @@ pub fn router(edge: &Arc<Edge>) -> Router {
     let for_405 = Arc::clone(edge);
     router
         .fallback(move |request: Request| async move {
+            if let Some(answer) = unknown_grpc(&request) {
+                return answer;
+            }
             refuse(&for_404, &request, |path| {
                 Problem::not_found(format!("there is no {path}; see /v1/openapi.json"))
             })
@@ -56,6 +60,13 @@ pub fn router(edge: &Arc<Edge>) -> Router {
         })
         .with_state(Arc::clone(edge))
         .layer(middleware::map_response(add_version))
+}
+
+/// A gRPC service of a newer version is told in gRPC's own way that it is not known here.
+fn unknown_grpc(request: &Request) -> Option<Response> {
+    let kind = request.headers().get(CONTENT_TYPE)?.to_str().ok()?;
+    kind.starts_with("application/grpc")
+        .then(|| tonic::Status::unimplemented("this version has no such service").into_http())
 }
 
 /// What there is and is not is told to nobody without a credential.

@@ -191,6 +191,13 @@ mod tests {
         assert_eq!(config.edge_settings().max_blob, 1 << 30);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "([a-z_]{1,12} ?= ?[\"0-9a-z\\[\\]{}.]{0,9}\n?){0,4}|\\PC{0,40}") {
+            let _ = parse(&text);
+        }
+    }
+
     #[test]
     fn what_does_not_fit_together_is_refused_all_at_once() {
         let error = parse("node_lease = \"6s\"\nmass_loss_percent = 0\nnames = [\"a b\"]\nfoo = 1")

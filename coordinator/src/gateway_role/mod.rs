@@ -13,7 +13,7 @@ use std::time::Duration;
 use berth_gateway::{Gateway, GatewayError, persist};
 use tokio_util::sync::CancellationToken;
 
-use crate::pki::{PkiError, replace};
+use crate::pki::{PkiError, remove, replace};
 
 pub use config::Config;
 
@@ -58,6 +58,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Gate
         path: config.data_dir.clone(),
         source,
     })?;
+    // Whoever waits for them must not find those of the last run.
+    for name in [ENDPOINT_FILE, ADMIN_ENDPOINT_FILE] {
+        remove(&config.data_dir.join(name))?;
+    }
     let table_path = config.data_dir.join(TABLE_FILE);
     let last = persist::load(&table_path)?;
     let gateway = Gateway::bind(config.gateway.clone())?;
@@ -134,7 +138,7 @@ struct Backoff(Duration);
 
 impl Backoff {
     const FIRST: Duration = Duration::from_millis(100);
-    const LAST: Duration = Duration::from_secs(5);
+    const LAST: Duration = Duration::from_secs(2);
 
     fn new() -> Self {
         Self(Self::FIRST)

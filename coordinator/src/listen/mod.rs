@@ -51,14 +51,14 @@ pub struct Limits {
     pub drain: Duration,
 }
 
-/// 4096 connections, 10 s handshake, 60 s head, 30 s write, 10 s pings, 5 s drain.
+/// 4096 connections, 10 s handshake, 60 s head, 120 s write, 10 s pings, 5 s drain.
 impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 4096,
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(60),
-            write: Duration::from_secs(30),
+            write: Duration::from_secs(120),
             ping: Duration::from_secs(10),
             drain: Duration::from_secs(5),
         }

@@ -290,6 +290,18 @@ mod tests {
         assert!(usage.client_auth && !usage.server_auth);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(at in 0_usize..200, with: u8, cut in 0_usize..200) {
+            let mut der = csr(&KeyPair::generate().unwrap());
+            let at = at % der.len();
+            der[at] = with;
+            der.truncate(der.len() - cut % der.len());
+            let _ = VerifiedCsr::parse(&der);
+            let _ = key_hash_of_certificate(&CertificateDer::from(der));
+        }
+    }
+
     #[test]
     fn a_request_whose_signature_is_wrong_is_refused() {
         let mut der = csr(&KeyPair::generate().unwrap());

@@ -46,6 +46,14 @@ pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), PkiE
         .map_err(PkiError::file(path))
 }
 
+/// Takes a file away, if it is there.
+pub(crate) fn remove(path: &Path) -> Result<(), PkiError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(PkiError::file(path)(error)),
+        _ => Ok(()),
+    }
+}
+
 /// The file's text; none if there is no such file.
 pub(super) fn read(path: &Path) -> Result<Option<String>, PkiError> {
     match fs::read_to_string(path) {

@@ -138,16 +138,13 @@ fn issue(
 ) -> Result<Current, PkiError> {
     let key = KeyPair::generate()?;
     let issued = authority.sign_server(&key, names, life)?;
-    files::replace(
-        &dir.join("server.key"),
-        key.serialize_pem().as_bytes(),
-        files::PRIVATE,
-    )?;
-    files::replace(
-        &dir.join("server.crt"),
-        issued.chain_pem.as_bytes(),
-        files::PUBLIC,
-    )?;
+    // For people and tools only; a full disk must not keep the coordinator from a valid certificate.
+    if let Err(error) = show(dir, &key, &issued.chain_pem) {
+        tracing::warn!(
+            error = crate::chain(&error),
+            "the server certificate's files are not current"
+        );
+    }
     let private = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes())
         .map_err(|error| PkiError::Tls(error.to_string()))?;
     let signer = ring::default_provider()
@@ -160,6 +157,12 @@ fn issue(
         key: Arc::new(CertifiedKey::new(chain, signer)),
         not_after: issued.not_after,
     })
+}
+
+fn show(dir: &Path, key: &KeyPair, chain: &str) -> Result<(), PkiError> {
+    let pem = key.serialize_pem();
+    files::replace(&dir.join("server.key"), pem.as_bytes(), files::PRIVATE)?;
+    files::replace(&dir.join("server.crt"), chain.as_bytes(), files::PUBLIC)
 }
 
 fn names(extra: &[String]) -> Vec<String> {
