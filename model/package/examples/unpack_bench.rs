@@ -22,6 +22,13 @@ const LARGE: usize = 140_000_000;
 const SMALL: usize = 2_000;
 const SMALL_BYTES: usize = 20_000;
 
+/// Seconds of each round.
+#[derive(Default)]
+struct Times {
+    wall: Vec<f64>,
+    cpu: Vec<f64>,
+}
+
 fn main() -> Done<()> {
     let mut arguments = std::env::args().skip(1);
     let megabytes: usize = arguments.next().map_or(Ok(600), |text| text.parse())?;
@@ -36,45 +43,49 @@ fn main() -> Done<()> {
     let built = build(&dir, &archive)?;
     fs::remove_dir_all(&dir)?;
 
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    let (mut our_cpu, mut their_cpu) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        let store = temp.path().join("store");
-        quiet()?;
-        let before = cpu(UsageWho::RUSAGE_SELF)?;
-        let start = Instant::now();
-        let reader = fs::File::open(&archive)?;
-        unpack(reader, built.digest, &store, Limits::default())?;
-        ours.push(start.elapsed().as_secs_f64());
-        our_cpu.push(cpu(UsageWho::RUSAGE_SELF)? - before);
-        fs::remove_dir_all(&store)?;
-
-        let to = temp.path().join("tar");
-        fs::create_dir(&to)?;
-        quiet()?;
-        let before = cpu(UsageWho::RUSAGE_CHILDREN)?;
-        let start = Instant::now();
-        run(Command::new("tar")
-            .args(["--zstd", "-x", "-f"])
-            .arg(&archive)
-            .arg("-C")
-            .arg(&to))?;
-        run(Command::new("sync").arg("-f").arg(&to))?;
-        theirs.push(start.elapsed().as_secs_f64());
-        their_cpu.push(cpu(UsageWho::RUSAGE_CHILDREN)? - before);
-        fs::remove_dir_all(&to)?;
+    let (mut ours, mut theirs) = (Times::default(), Times::default());
+    // Round zero is for warming up. The order changes, so that neither always finds the disk as the
+    // other has left it.
+    for round in 0..=rounds {
+        for ours_now in [round % 2 == 0, round % 2 != 0] {
+            let to = temp.path().join("to");
+            fs::create_dir(&to)?;
+            // Waits until earlier writes are on the disk, so that no round pays for another.
+            run(&mut Command::new("sync"))?;
+            let (times, who) = if ours_now {
+                (&mut ours, UsageWho::RUSAGE_SELF)
+            } else {
+                (&mut theirs, UsageWho::RUSAGE_CHILDREN)
+            };
+            let (start, before) = (Instant::now(), cpu(who)?);
+            if ours_now {
+                unpack(
+                    fs::File::open(&archive)?,
+                    built.digest,
+                    &to,
+                    Limits::default(),
+                )?;
+            } else {
+                untar(&archive, &to)?;
+            }
+            if round > 0 {
+                times.wall.push(start.elapsed().as_secs_f64());
+                times.cpu.push(cpu(who)? - before);
+            }
+            fs::remove_dir_all(&to)?;
+        }
     }
     let report = serde_json::json!({
         "bytes": built.size,
         "files": built.files,
         "archive_bytes": built.archive_size,
-        "berth_s": ours,
-        "tar_s": theirs,
-        "berth_cpu_s": our_cpu,
-        "tar_cpu_s": their_cpu,
-        "berth_median_s": median(&ours),
-        "tar_median_s": median(&theirs),
-        "ratio": median(&ours) / median(&theirs),
+        "berth_s": ours.wall,
+        "tar_s": theirs.wall,
+        "berth_cpu_s": ours.cpu,
+        "tar_cpu_s": theirs.cpu,
+        "berth_median_s": median(&ours.wall),
+        "tar_median_s": median(&theirs.wall),
+        "ratio": median(&ours.wall) / median(&theirs.wall),
     });
     writeln!(std::io::stdout().lock(), "{report}")?;
     Ok(())
@@ -114,9 +125,14 @@ fn make(dir: &Path, total: usize) -> Done<()> {
     Ok(())
 }
 
-/// Waits until earlier writes are on the disk, so that no round pays for another.
-fn quiet() -> Done<()> {
-    run(&mut Command::new("sync"))
+/// What a shell script would do.
+fn untar(archive: &Path, to: &Path) -> Done<()> {
+    run(Command::new("tar")
+        .args(["--zstd", "-x", "-f"])
+        .arg(archive)
+        .arg("-C")
+        .arg(to))?;
+    run(Command::new("sync").arg("-f").arg(to))
 }
 
 fn run(command: &mut Command) -> Done<()> {

@@ -8,8 +8,10 @@ use fastcdc::v2020::{MASKS, get_gear_with_seed};
 use crate::index::Chunk;
 
 /// Least bytes of a chunk, unless the file ends.
-pub const CHUNK_MIN: u32 = 128 << 10;
-/// Bytes that chunks tend to.
+pub const CHUNK_MIN: u32 = 256 << 10;
+/// FastCDC's "average", which sets how hard a cut is to find. It is not searched for below
+/// [`CHUNK_MIN`]; as that is as large, chunks of noise have 384 KiB on average and a third of all bytes
+/// is looked at, which is what keeps chunking cheap.
 pub const CHUNK_AVERAGE: u32 = 256 << 10;
 /// Most bytes of a chunk.
 pub const CHUNK_MAX: u32 = 1 << 20;

@@ -102,7 +102,7 @@ fn decompress<R: Read>(
     decoder
         .window_log_max(limits.window_log)
         .map_err(PackageError::io("start decompressing"))?;
-    let mut pool = Pool::new();
+    let pool = Pool::new();
     let mut expanded = 0u64;
     loop {
         let block = pool.fill(|buffer| fill(&mut decoder, buffer))?;

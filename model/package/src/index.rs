@@ -6,16 +6,17 @@
 //! hexadecimal digits.
 //!
 //! ```text
-//! berth-index 1 fastcdc-2020 131072 262144 1048576
+//! berth-index 1 fastcdc-2020 262144 262144 1048576
 //! d 0755 model
-//! f 0644 300000 HASH model/weights
-//! c 180000 HASH
-//! c 120000 HASH
+//! f 0644 700000 HASH model/weights
+//! c 400000 HASH
+//! c 300000 HASH
 //! l model/latest
 //! t weights
 //! ```
 //!
-//! The first line names the format and the chunking (least, average and greatest chunk in bytes).
+//! The first line names the format and the chunking (FastCDC's least, average and greatest chunk in
+//! bytes).
 //! Then the entries in bytewise order of their paths; the package's folder itself is not listed.
 //! `d` is a folder. `f` is a file: mode (`0755` if its owner may execute it, else `0644`), size,
 //! BLAKE3, path; its content-defined chunks follow as `c` lines in order (length, BLAKE3), none for an
@@ -183,7 +184,7 @@ mod tests {
         assert_eq!(
             index.canonical(),
             format!(
-                "berth-index 1 fastcdc-2020 131072 262144 1048576\n\
+                "berth-index 1 fastcdc-2020 262144 262144 1048576\n\
                  f 0644 3 {abc} berth.toml\nc 3 {abc}\nl l\nt model/x\nd 0755 model\n\
                  f 0755 3 {abc} model/x\nc 3 {abc}\n"
             )
