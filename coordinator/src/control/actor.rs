@@ -147,6 +147,9 @@ impl Actor {
     /// Ends the looking-around after a restore once every node was heard or its lease is over.
     fn settle(&mut self) {
         let world = &mut self.world;
+        if !world.settling {
+            return;
+        }
         let over = world.now >= world.started.after(world.settings.node_lease.0);
         let heard = |name| {
             let live = world.live.nodes.get(name);
@@ -154,7 +157,7 @@ impl Actor {
         };
         let nodes = world.records.nodes.values();
         let all = nodes.filter(|n| !n.lost).all(|n| heard(&n.name));
-        if world.settling && (over || all) {
+        if over || all {
             world.settling = false;
             let epoch = world.epoch;
             world.records.meta.put(LAST_EPOCH.to_owned(), epoch);

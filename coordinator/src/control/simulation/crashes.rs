@@ -1,14 +1,16 @@
 //! The coordinator dies, at every step and at any commit, and nothing that was acknowledged is lost.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use berth_model::api::ServiceView;
 use berth_model::problem::Problem;
+use berth_store::{Store, Txn};
 use proptest::prelude::*;
 
-use super::fleet::{Fleet, web};
-use crate::control::Command;
-use crate::control::testing::Fault;
+use super::fleet::{Fleet, begin, web};
+use crate::control::testing::{Fault, MemStore};
+use crate::control::{Command, Config, start};
 
 #[tokio::test(start_paused = true)]
 async fn a_restart_after_every_step_restarts_no_instance() {
@@ -93,6 +95,38 @@ async fn a_restored_store_looks_before_it_acts_and_adopts_what_runs() {
     assert_eq!(restored, 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_older_coordinator_is_fenced_off_by_a_newer_one() {
+    let fleet = Fleet::new(1, true).await;
+    let (newer, _actor) = begin(&MemStore::on(&fleet.disk), &fleet.clock).await;
+    // What the older one would change, it may not any more; it ends.
+    assert_eq!(fleet.deploy("dga", 1).await.unwrap_err().status, 503);
+    assert!(fleet.service().await.is_err());
+    let services = newer.ask(Command::Services).await.unwrap();
+    assert!(services.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_cannot_be_understood_is_named() {
+    let fleet = Fleet::new(1, true).await;
+    let store = MemStore::on(&fleet.disk);
+    let open = || start(Config::new(Arc::new(store.clone()), "ca"));
+    let put = |key: &str, value: &str| Txn::new().put(key, value.as_bytes());
+    store.commit(put("/nodes/n0", "{}")).await.unwrap();
+    let error = open().await.err().unwrap();
+    assert!(error.to_string().contains("/nodes/n0"), "{error}");
+    store.commit(Txn::new().delete("/nodes/n0")).await.unwrap();
+    store
+        .commit(put("/seq/services/Not-A-Name", "1"))
+        .await
+        .unwrap();
+    let error = open().await.err().unwrap();
+    assert!(
+        error.to_string().contains("/seq/services/Not-A-Name"),
+        "{error}"
+    );
+}
+
 /// One step of a script.
 #[derive(Debug, Clone, Copy)]
 enum Step {
@@ -122,7 +156,7 @@ enum Wanted {
 /// not have happened; asking again makes sure, as a client would.
 async fn carry_out(fleet: &mut Fleet, step: Step, wanted: &mut Wanted) {
     if let Step::Wait(ms) = step {
-        let died = std::sync::Arc::clone(&fleet.store.died);
+        let died = Arc::clone(&fleet.store.died);
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(u64::from(ms))) => {}
             () = died.notified() => fleet.restart(Duration::from_millis(100)).await,
@@ -130,7 +164,7 @@ async fn carry_out(fleet: &mut Fleet, step: Step, wanted: &mut Wanted) {
         return;
     }
     for _ in 0..200 {
-        let died = std::sync::Arc::clone(&fleet.store.died);
+        let died = Arc::clone(&fleet.store.died);
         let outcome = tokio::select! {
             outcome = attempt(fleet, step) => Some(outcome),
             () = died.notified() => None,
@@ -196,7 +230,7 @@ async fn script(steps: Vec<Step>, crashes: Vec<(u64, bool)>) {
         carry_out(&mut fleet, step, &mut wanted).await;
     }
     // A last crash may still be armed: it is part of the game.
-    let died = std::sync::Arc::clone(&fleet.store.died);
+    let died = Arc::clone(&fleet.store.died);
     let died = tokio::time::timeout(Duration::from_secs(3), died.notified()).await;
     if died.is_ok() {
         fleet.restart(Duration::from_millis(100)).await;

@@ -20,6 +20,8 @@ pub(crate) struct Traffic {
     pub(crate) failed: Vec<String>,
     pub(crate) sent: u64,
     pub(crate) by_instance: BTreeMap<InstanceId, u64>,
+    /// What it says of requests that last; such an instance must go on running.
+    pub(crate) in_flight: Vec<(InstanceId, u64)>,
     /// Services that are expected to have an instance at any time.
     pub(crate) steady: Vec<ServiceName>,
 }
@@ -72,9 +74,12 @@ impl SimGateway {
                     traffic.failed.push("an older table came".into());
                 }
             }
-            let report = GatewayReport {
-                acknowledged: self.traffic.lock().unwrap().table.version,
-                in_flight: Vec::new(),
+            let report = {
+                let traffic = self.traffic.lock().unwrap();
+                GatewayReport {
+                    acknowledged: traffic.table.version,
+                    in_flight: traffic.in_flight.clone(),
+                }
             };
             handle
                 .tell(Command::GatewayReported(connection, report))

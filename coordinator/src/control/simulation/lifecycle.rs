@@ -237,3 +237,32 @@ async fn a_full_disk_refuses_changes_and_disturbs_nothing() {
     assert!(healthy.iter().all(|i| i.status.phase == Phase::Healthy));
     fleet.check();
 }
+
+#[tokio::test(start_paused = true)]
+async fn requests_in_flight_hold_up_a_stop_until_the_deadline() {
+    let fleet = Fleet::new(2, true).await;
+    fleet.deploy("dga", 2).await.unwrap();
+    let busy = fleet.ready().await.instances[1].status.id.clone();
+    fleet.traffic.lock().unwrap().in_flight = vec![(busy.clone(), 3)];
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    fleet.scale(1).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let view = fleet.service().await.unwrap();
+    let waits = format!("{busy} drains: waits for 3 requests in flight at gateway g1");
+    assert!(view.reasons.contains(&waits), "{:?}", view.reasons);
+    assert!(fleet.running().contains(&busy));
+    // One more second than it takes the gateway to tell.
+    fleet.traffic.lock().unwrap().in_flight.clear();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!fleet.running().contains(&busy));
+
+    let busy = fleet.running().remove(0);
+    fleet.traffic.lock().unwrap().in_flight = vec![(busy.clone(), 1)];
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    fleet.scale(0).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    assert!(fleet.running().contains(&busy));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(fleet.running().is_empty());
+    fleet.check();
+}
