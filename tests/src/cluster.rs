@@ -113,7 +113,10 @@ impl Cluster {
         std::fs::create_dir_all(&data)?;
         let (first, last) = self.ports.of_node(i);
         let config = self.home().join(format!("{name}.toml"));
-        let toml = format!("port_range = \"{first}-{last}\"\n{}", self.options.agent);
+        let toml = format!(
+            "port_range = \"{first}-{last}\"\nkind = \"virtual\"\nexclusive = true\n{}",
+            self.options.agent
+        );
         std::fs::write(&config, toml)?;
         let token = self.client.token().await?;
         let api = std::fs::read_to_string(self.home().join("coordinator/endpoint"))?;
@@ -281,7 +284,7 @@ fn start_gateway(home: &Path, api: SocketAddr, ports: &PortSlice) -> Result<Daem
     let config = home.join("gateway.toml");
     let listen = ports.of_daemon(1);
     let toml = format!(
-        "coordinator = \"{api}\"\nca_file = \"{ca}\"\ntoken_file = \"{token}\"\n\
+        "name = \"test\"\nendpoint = \"{api}\"\nca_file = \"{ca}\"\ntoken_file = \"{token}\"\n\
          listen = \"127.0.0.1:{listen}\"\nadmin_listen = \"127.0.0.1:0\"\n",
         ca = home.join("coordinator/ca.crt").display(),
         token = home.join("coordinator/gateway.token").display(),
