@@ -5,12 +5,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{Method, Response, Uri};
+use http::{HeaderMap, Method, Response, Uri};
 
 use crate::body::{Fault, GatewayBody, RequestBody};
-use crate::headers::BERTH_SERVICE;
+use crate::headers::{BERTH_SERVICE, Said};
 use crate::metrics::{ErrorCounts, RevisionMetrics};
-use crate::path::{Action, Call, Version, shown};
+use crate::path::{Call, Version, shown};
 use crate::queue::Ticket;
 use crate::refusal::Refusal;
 use crate::routing::{Candidates, Lease, Picked, Routing, Rules, Service, Tried, pick};
@@ -21,6 +21,9 @@ pub(crate) struct Exchange<'a> {
     pub(crate) method: &'a Method,
     pub(crate) uri: &'a Uri,
     pub(crate) call: Call<'a>,
+    /// The client's headers.
+    pub(crate) given: &'a HeaderMap,
+    pub(crate) said: Said<'a>,
     pub(crate) body: &'a RequestBody,
     pub(crate) rules: Rules,
     pub(crate) started: Instant,
@@ -28,6 +31,16 @@ pub(crate) struct Exchange<'a> {
     errors: Arc<ErrorCounts>,
     /// The revision last tried: a failed request counts as its.
     tried: RefCell<Option<Arc<RevisionMetrics>>>,
+}
+
+/// What a request is made of, before its service is known.
+pub(crate) struct Asked<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) uri: &'a Uri,
+    pub(crate) given: &'a HeaderMap,
+    pub(crate) said: Said<'a>,
+    pub(crate) body: &'a RequestBody,
+    pub(crate) started: Instant,
 }
 
 /// What follows from a look at the table.
@@ -43,22 +56,21 @@ impl<'a> Exchange<'a> {
     /// Finds the service. Errors: there is none, it lacks the version, there is no table yet.
     pub(crate) fn new(
         worker: &'a Rc<Worker>,
-        method: &'a Method,
-        uri: &'a Uri,
+        asked: Asked<'a>,
         call: Call<'a>,
-        body: &'a RequestBody,
-        started: Instant,
     ) -> Result<Self, Refusal> {
         worker.with_table(|routing| {
             let (service, candidates) = find(routing, &call)?;
             Ok(Self {
                 worker,
-                method,
-                uri,
+                method: asked.method,
+                uri: asked.uri,
+                given: asked.given,
+                said: asked.said,
+                body: asked.body,
+                started: asked.started,
                 call,
-                body,
                 rules: candidates.rules,
-                started,
                 service: service.name.clone(),
                 errors: Arc::clone(&service.errors),
                 tried: RefCell::new(None),
@@ -87,11 +99,6 @@ impl<'a> Exchange<'a> {
 
     pub(crate) fn retryable(&self) -> bool {
         self.call.retryable(self.method, self.rules.retryable)
-    }
-
-    /// What `/s/SERVICE/…` loses.
-    pub(crate) fn prefix(&self) -> Option<String> {
-        matches!(self.call.action, Action::Free { .. }).then(|| format!("/s/{}", self.call.service))
     }
 
     pub(crate) fn too_slow(&self) -> Refusal {
@@ -127,17 +134,14 @@ impl<'a> Exchange<'a> {
 
     /// Chooses an instance, counted against it; waits in line if all have as much as they take.
     pub(crate) async fn place(&self, tried: &Tried) -> Result<Lease, Refusal> {
+        let look = |in_line| {
+            self.worker
+                .with_table(|routing| self.step(routing, tried, in_line))
+        };
         let mut ticket: Option<Ticket> = None;
-        loop {
-            let step = self
-                .worker
-                .with_table(|routing| self.step(routing, tried, ticket.is_some()))?;
-            match step {
-                Step::Go(lease) => {
-                    let metrics = Arc::clone(&lease.target.revision.metrics);
-                    *self.tried.borrow_mut() = Some(metrics);
-                    return Ok(lease);
-                }
+        let lease = loop {
+            match look(ticket.is_some())? {
+                Step::Go(lease) => break lease,
                 Step::None(refusal) => return Err(refusal),
                 Step::Join(joined) => ticket = Some(joined),
                 Step::Wait => {}
@@ -145,6 +149,18 @@ impl<'a> Exchange<'a> {
             if let Some(ticket) = &ticket {
                 ticket.turn().await;
             }
+        };
+        let metrics = Arc::clone(&lease.target.revision.metrics);
+        *self.tried.borrow_mut() = Some(metrics);
+        Ok(lease)
+    }
+
+    /// The time, near enough: that of the request where it has not waited yet.
+    fn now(&self, in_line: bool, tried: &Tried) -> Instant {
+        if in_line || tried.is_any() {
+            Instant::now()
+        } else {
+            self.started
         }
     }
 
@@ -153,7 +169,7 @@ impl<'a> Exchange<'a> {
         let (service, candidates) = find(routing, &self.call)?;
         let others_wait = !in_line && service.queue.len() > 0;
         if !others_wait {
-            let now = self.worker.shared.millis(Instant::now());
+            let now = self.worker.shared.millis(self.now(in_line, tried));
             let mut rng = self.worker.rng.borrow_mut();
             match pick(&candidates.targets, tried, now, &mut *rng) {
                 Picked::Lease(lease) => return Ok(Step::Go(lease)),

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
@@ -21,11 +21,7 @@ use crate::upstream::{Connection, Failure};
 
 /// Gets a response's head. Until there is one, no byte of a response has reached the client, so a
 /// request goes to another instance if it was not sent at all, or if it may be sent twice.
-pub(crate) async fn forward(
-    exchange: &Exchange<'_>,
-    headers: HeaderMap,
-) -> Result<Response<UpstreamBody>, Refusal> {
-    let mut headers = Some(headers);
+pub(crate) async fn forward(exchange: &Exchange<'_>) -> Result<Response<UpstreamBody>, Refusal> {
     let mut tried = Tried::default();
     let mut last: Option<Refusal> = None;
     let mut attempt = 1;
@@ -36,7 +32,7 @@ pub(crate) async fn forward(
         };
         let target = Arc::clone(&lease.target);
         let probe = lease.probe;
-        let failure = match send(exchange, lease, &mut headers).await {
+        let failure = match send(exchange, lease).await {
             Ok(response) => return Ok(response),
             Err(failure) => failure,
         };
@@ -48,7 +44,6 @@ pub(crate) async fn forward(
         let sent = matches!(failure, Failure::Broken { sent: true, .. });
         let again = attempt < exchange.worker.shared.config.attempts
             && (!sent || exchange.retryable())
-            && headers.is_some()
             && exchange.body.can_begin_anew();
         if !again {
             return Err(refusal);
@@ -60,88 +55,76 @@ pub(crate) async fn forward(
 }
 
 /// One attempt. Kept connections that turn out closed before a byte was sent do not count.
-async fn send(
-    exchange: &Exchange<'_>,
-    lease: Lease,
-    headers: &mut Option<HeaderMap>,
-) -> Result<Response<UpstreamBody>, Failure> {
+async fn send(exchange: &Exchange<'_>, lease: Lease) -> Result<Response<UpstreamBody>, Failure> {
     let worker = exchange.worker;
     let target = &*lease.target;
     // What cannot be sent again must not meet a connection that was just closed.
     let careful = !exchange.retryable();
+    let mut now = exchange.started;
     loop {
-        let mut connection = match worker.pool.take(target, Instant::now(), careful) {
+        let mut connection = match worker.pool.take(target, now, careful) {
             Some(kept) => kept,
-            None => worker.connector.connect(target.addr).await?,
+            // Boxed because it is large and rare, and every request carries room for it otherwise.
+            None => Box::pin(worker.connector.connect(target.addr)).await?,
         };
-        let request = request(exchange, target, headers)?;
-        let unanswered = match connection.send(request).await {
+        let request = request(exchange, target)?;
+        let failure = match connection.send(request).await {
             Ok(response) => return answered(exchange, lease, connection, response),
-            Err(unanswered) => unanswered,
+            Err(failure) => failure,
         };
-        if unanswered.headers.is_some() {
-            *headers = unanswered.headers;
-        }
         if let Failure::Broken {
             sent, kept: true, ..
-        } = unanswered.failure
+        } = failure
         {
-            if !sent && headers.is_some() && exchange.body.can_begin_anew() {
+            if !sent && exchange.body.can_begin_anew() {
+                now = Instant::now();
                 continue;
             }
             worker.pool.clear(target);
         }
-        return Err(unanswered.failure);
+        return Err(failure);
     }
 }
 
-/// The request for one instance. Leaves `headers` for a further attempt if there may be one.
-fn request(
-    exchange: &Exchange<'_>,
-    target: &Target,
-    headers: &mut Option<HeaderMap>,
-) -> Result<Request<AttemptBody>, Failure> {
-    let invalid = |reason: String| Failure::Broken {
-        reason,
+/// The request for one instance.
+fn request(exchange: &Exchange<'_>, target: &Target) -> Result<Request<AttemptBody>, Failure> {
+    let uri = uri(exchange, target).map_err(|e| Failure::Broken {
+        reason: format!("the path cannot be passed on: {e}"),
         sent: false,
         kept: false,
-    };
-    let uri = uri(exchange, target).map_err(|e| invalid(e.to_string()))?;
-    let own = if exchange.body.is_too_large_to_keep() {
-        headers.take()
-    } else {
-        headers.clone()
-    };
-    let mut own = own.ok_or_else(|| invalid("the request cannot be sent again".to_owned()))?;
-    own.insert(HOST, target.host.clone());
+    })?;
+    let mut headers = exchange.worker.spare_headers();
+    let given = exchange.given;
+    exchange.said.to_instance(given, &target.host, &mut headers);
     if exchange.body.is_unsized() {
         // Said explicitly, or hyper would drop the body of a GET.
-        own.remove(CONTENT_LENGTH);
-        own.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        headers.remove(CONTENT_LENGTH);
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let mut request = Request::new(exchange.body.attempt());
     *request.method_mut() = exchange.method.clone();
     *request.uri_mut() = uri;
-    *request.version_mut() = Version::HTTP_11;
-    *request.headers_mut() = own;
+    *request.headers_mut() = headers;
     Ok(request)
 }
 
 /// Where the module expects the request.
 fn uri(exchange: &Exchange<'_>, target: &Target) -> Result<Uri, http::Error> {
-    let path = match (exchange.call.action, &target.revision.predict_path) {
-        (Action::Free { rest }, _) => rest,
-        (Action::Predict, Some(path)) => path,
-        _ => {
-            let whole = exchange.uri.path_and_query().cloned();
-            return Ok(Uri::from(whole.unwrap_or(PathAndQuery::from_static("/"))));
-        }
-    };
-    let path = match exchange.uri.query() {
-        Some(query) => PathAndQuery::try_from(format!("{path}?{query}"))?,
-        None => PathAndQuery::try_from(path)?,
-    };
-    Ok(Uri::from(path))
+    let root = PathAndQuery::from_static("/");
+    let whole = exchange.uri.path_and_query().unwrap_or(&root);
+    Ok(Uri::from(
+        match (exchange.call.action, &target.revision.predict_path) {
+            (Action::Free { prefix }, _) => match &whole.as_str()[prefix..] {
+                rest if rest.starts_with('/') => PathAndQuery::try_from(rest)?,
+                rest => PathAndQuery::try_from(format!("/{rest}"))?,
+            },
+            (Action::Predict, Some(path)) => match whole.query() {
+                Some(query) => PathAndQuery::try_from(format!("{path}?{query}"))?,
+                None => PathAndQuery::try_from(path.as_str())?,
+            },
+            _ => whole.clone(),
+        },
+    ))
 }
 
 fn answered(
@@ -163,6 +146,8 @@ fn answered(
     parts.version = Version::HTTP_11;
     let headers = &mut parts.headers;
     headers::strip_hop_by_hop(headers);
+    // With `x-request-id`, and room for `connection`.
+    headers.reserve(5);
     headers.insert(BERTH_SERVICE, target.revision.service.clone());
     headers.insert(BERTH_REVISION, target.revision.number.clone());
     headers.insert(BERTH_INSTANCE, target.id.clone());

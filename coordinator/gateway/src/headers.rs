@@ -1,8 +1,6 @@
 //! Which headers pass, which stay, which are added (RFC 9110, section 7.6).
 
-use http::header::{
-    self, CONNECTION, CONTENT_LENGTH, Entry, HOST, HeaderMap, HeaderName, HeaderValue,
-};
+use http::header::{self, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -16,7 +14,7 @@ pub(crate) const BERTH_ERROR: HeaderName = HeaderName::from_static("berth-error"
 
 /// Hop-by-hop by name. `transfer-encoding` is decoded on one side and chosen anew on the other, so
 /// what a client writes there never reaches an instance.
-const HOP_BY_HOP: [HeaderName; 8] = [
+static HOP_BY_HOP: [HeaderName; 8] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::PROXY_AUTHENTICATE,
@@ -28,24 +26,35 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 ];
 
 /// Headers that a `connection` header cannot remove: without them the message would mean another one.
-const KEPT: [HeaderName; 3] = [HOST, CONTENT_LENGTH, header::CONTENT_TYPE];
+static KEPT: [HeaderName; 3] = [HOST, CONTENT_LENGTH, header::CONTENT_TYPE];
 
-/// Removes what concerns one connection only, with what its `connection` header lists.
+/// Whether a header concerns one connection only, by its name.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    *name == CONNECTION || HOP_BY_HOP.contains(name)
+}
+
+/// The names that the `connection` headers list, but for those without which the message would mean
+/// another one.
+fn listed(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+        .filter(|name| !KEPT.contains(name))
+        .collect()
+}
+
+/// Removes what concerns one connection only, with what its `connection` header lists. Costs a look at
+/// the names where there is nothing to remove.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if let Entry::Occupied(connection) = headers.entry(CONNECTION) {
-        let (_, values) = connection.remove_entry_mult();
-        let listed: Vec<HeaderName> = values
-            .flat_map(|value| {
-                let tokens = value.as_bytes().split(|b| *b == b',');
-                let names = tokens.map(|t| HeaderName::from_bytes(t.trim_ascii()));
-                names.flatten().collect::<Vec<_>>()
-            })
-            .filter(|name| !KEPT.contains(name))
-            .collect();
-        for name in listed {
-            headers.remove(name);
-        }
+    if !headers.keys().any(is_hop_by_hop) {
+        return;
     }
+    for name in listed(headers) {
+        headers.remove(name);
+    }
+    headers.remove(CONNECTION);
     for name in &HOP_BY_HOP {
         headers.remove(name);
     }
@@ -60,37 +69,55 @@ pub(crate) struct Client {
     pub(crate) scheme: HeaderValue,
 }
 
-/// Makes a client's headers those of a request to an instance, all but `host`, which depends on the
-/// instance.
-pub(crate) fn to_instance(
-    headers: &mut HeaderMap,
-    client: &Client,
-    request_id: &HeaderValue,
-    prefix: Option<&str>,
-    trust: bool,
-) {
-    strip_hop_by_hop(headers);
-    // The gateway answers `100-continue` itself, as soon as the body is wanted.
-    headers.remove(header::EXPECT);
-    let host = headers.remove(HOST);
-    if !trust {
-        headers.insert(X_FORWARDED_FOR, client.addr.clone());
-        headers.insert(X_FORWARDED_PROTO, client.scheme.clone());
-        headers.remove(X_FORWARDED_HOST);
-        headers.remove(X_FORWARDED_PREFIX);
-    } else {
-        let through = joined(headers, &client.addr);
-        headers.insert(X_FORWARDED_FOR, through);
-        let proto = headers.entry(X_FORWARDED_PROTO);
-        proto.or_insert_with(|| client.scheme.clone());
+/// What the gateway says of a request to the instance.
+pub(crate) struct Said<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) request_id: &'a HeaderValue,
+    /// What the path lost.
+    pub(crate) prefix: Option<HeaderValue>,
+    /// Whether the client's own `x-forwarded-*` are believed.
+    pub(crate) trust: bool,
+}
+
+impl Said<'_> {
+    /// Fills `out`, which is empty, with the headers of a request to an instance: the client's `given`
+    /// without what concerns its connection, and the gateway's own.
+    pub(crate) fn to_instance(&self, given: &HeaderMap, host: &HeaderValue, out: &mut HeaderMap) {
+        out.reserve(given.len() + 6);
+        let listed = listed(given);
+        for (name, value) in given {
+            let replaced = match name {
+                // The gateway answers `100-continue` itself, as soon as the body is wanted.
+                name if *name == HOST || *name == header::EXPECT || *name == X_REQUEST_ID => true,
+                name if *name == X_FORWARDED_FOR => true,
+                name if is_forwarded(name) => !self.trust,
+                name => is_hop_by_hop(name) || listed.contains(name),
+            };
+            if !replaced {
+                out.append(name, value.clone());
+            }
+        }
+        out.insert(HOST, host.clone());
+        out.insert(X_REQUEST_ID, self.request_id.clone());
+        if self.trust {
+            out.insert(X_FORWARDED_FOR, joined(given, &self.client.addr));
+            let proto = out.entry(X_FORWARDED_PROTO);
+            proto.or_insert_with(|| self.client.scheme.clone());
+        } else {
+            out.insert(X_FORWARDED_FOR, self.client.addr.clone());
+            out.insert(X_FORWARDED_PROTO, self.client.scheme.clone());
+        }
+        if let Some(host) = given.get(HOST) {
+            out.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
+        }
+        if let Some(prefix) = &self.prefix {
+            out.insert(X_FORWARDED_PREFIX, prefix.clone());
+        }
     }
-    if let Some(host) = host {
-        headers.entry(X_FORWARDED_HOST).or_insert(host);
-    }
-    if let Some(prefix) = prefix.and_then(|p| HeaderValue::try_from(p).ok()) {
-        headers.insert(X_FORWARDED_PREFIX, prefix);
-    }
-    headers.insert(X_REQUEST_ID, request_id.clone());
+}
+
+fn is_forwarded(name: &HeaderName) -> bool {
+    [X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDED_PREFIX].contains(name)
 }
 
 /// The list of `x-forwarded-for` so far, with `addr` at its end.
@@ -166,27 +193,49 @@ mod tests {
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "front.example"),
             ("expect", "100-continue"),
+            ("accept", "a"),
+            ("accept", "b"),
+            ("connection", "close, x-private, accept-ranges"),
+            ("x-private", "1"),
+            ("te", "trailers"),
         ];
         let id = HeaderValue::from_static("abc");
-        let mut headers = map(&given);
-        to_instance(&mut headers, &client(), &id, Some("/s/dga"), false);
+        let made = |prefix: Option<&'static str>, trust| {
+            let said = Said {
+                client: &client(),
+                request_id: &id,
+                prefix: prefix.map(HeaderValue::from_static),
+                trust,
+            };
+            let mut out = HeaderMap::new();
+            said.to_instance(
+                &map(&given),
+                &HeaderValue::from_static("1.2.3.4:5"),
+                &mut out,
+            );
+            out
+        };
         let expected = map(&[
+            ("accept", "a"),
+            ("accept", "b"),
+            ("host", "1.2.3.4:5"),
             ("x-forwarded-for", "192.0.2.7"),
             ("x-forwarded-proto", "http"),
             ("x-forwarded-host", "models.example"),
             ("x-forwarded-prefix", "/s/dga"),
             ("x-request-id", "abc"),
         ]);
-        assert_eq!(headers, expected);
-        let mut headers = map(&given);
-        to_instance(&mut headers, &client(), &id, None, true);
+        assert_eq!(made(Some("/s/dga"), false), expected);
         let expected = map(&[
+            ("accept", "a"),
+            ("accept", "b"),
+            ("host", "1.2.3.4:5"),
             ("x-forwarded-for", "10.0.0.1, 10.0.0.2, 192.0.2.7"),
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "front.example"),
             ("x-request-id", "abc"),
         ]);
-        assert_eq!(headers, expected);
+        assert_eq!(made(None, true), expected);
     }
 
     #[test]

@@ -30,7 +30,7 @@
 //!
 //! Where tables come from (the process `berth-coordinator --role gateway` follows control's stream
 //! and calls [`Handle::publish`]), HTTP/2, gRPC, and protocol upgrades: a request with `Upgrade`
-//! is refused with `bad-request`.
+//! is refused with `bad-request`, except that the offer of `h2c` is ignored, as RFC 9110 allows.
 #![forbid(unsafe_code)]
 
 mod admin;
@@ -41,6 +41,7 @@ mod error;
 mod exchange;
 mod forward;
 mod gateway;
+mod hash;
 mod headers;
 mod listen;
 mod metrics;

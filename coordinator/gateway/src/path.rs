@@ -15,17 +15,17 @@ pub(crate) enum Version {
 
 /// What is wanted of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Action<'a> {
+pub(crate) enum Action {
     /// `:predict`, or a POST without a verb.
     Predict,
     /// `:classify` or `:regress`.
     OtherVerb,
     /// GET of the model's status or metadata.
     Read,
-    /// `/s/SERVICE/…`: the path that is left, with its leading slash.
+    /// `/s/SERVICE/…`.
     Free {
-        /// What the module is asked for.
-        rest: &'a str,
+        /// Length of `/s/SERVICE`, which the module is not shown.
+        prefix: usize,
     },
 }
 
@@ -34,7 +34,7 @@ pub(crate) enum Action<'a> {
 pub(crate) struct Call<'a> {
     pub(crate) service: &'a str,
     pub(crate) version: Version,
-    pub(crate) action: Action<'a>,
+    pub(crate) action: Action,
 }
 
 impl Call<'_> {
@@ -58,12 +58,11 @@ pub(crate) fn parse<'a>(method: &Method, path: &'a str) -> Result<Call<'a>, Refu
     }
     if let Some(rest) = path.strip_prefix(FREE) {
         let split = rest.find('/').unwrap_or(rest.len());
-        let (service, rest) = rest.split_at(split);
         return Ok(Call {
-            service: named(service)?,
+            service: named(&rest[..split])?,
             version: Version::Any,
             action: Action::Free {
-                rest: if rest.is_empty() { "/" } else { rest },
+                prefix: FREE.len() + split,
             },
         });
     }
@@ -161,7 +160,7 @@ mod tests {
 
     use super::*;
 
-    fn call(action: Action<'_>) -> Call<'_> {
+    fn call(action: Action) -> Call<'static> {
         Call {
             service: "dga",
             version: Version::Any,
@@ -221,11 +220,11 @@ mod tests {
 
     #[test]
     fn free_paths_lose_their_prefix() {
-        let rest = |path| match parse(&Method::PUT, path).unwrap().action {
-            Action::Free { rest } => rest.to_owned(),
+        let rest = |path: &str| match parse(&Method::PUT, path).unwrap().action {
+            Action::Free { prefix } => path[prefix..].to_owned(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(rest("/s/dga"), "/");
+        assert_eq!(rest("/s/dga"), "");
         assert_eq!(rest("/s/dga/"), "/");
         assert_eq!(rest("/s/dga/a/../b//c"), "/a/../b//c");
         assert_eq!(rest("/s/dga//x"), "//x");
@@ -233,7 +232,7 @@ mod tests {
 
     #[test]
     fn what_is_retryable() {
-        let free = call(Action::Free { rest: "/" });
+        let free = call(Action::Free { prefix: 6 });
         assert!(free.retryable(&Method::GET, false));
         assert!(!free.retryable(&Method::POST, true));
         assert!(call(Action::Predict).retryable(&Method::POST, true));

@@ -2,7 +2,7 @@
 //! the client speaks.
 
 use std::convert::Infallible;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -10,17 +10,18 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, EXPECT, HOST, RETRY_AFTER, UPGRADE};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::body::{BodyError, GatewayBody, OwnBody, RequestBody};
 use crate::downstream::Slot;
-use crate::exchange::Exchange;
-use crate::headers::{self, BERTH_ERROR, Client, X_REQUEST_ID};
+use crate::exchange::{Asked, Exchange};
+use crate::forward;
+use crate::headers::{self, BERTH_ERROR, Client, Said, X_REQUEST_ID};
+use crate::path::{self, Action, Call};
 use crate::refusal::Refusal;
 use crate::worker::Worker;
-use crate::{forward, path};
 
 /// Who asks, by which connection.
 pub(crate) struct Caller {
@@ -70,7 +71,7 @@ pub(crate) async fn handle(
     caller.slot.busy(started);
     let worker = &caller.worker;
     let config = &worker.shared.config;
-    let (parts, incoming) = request.into_parts();
+    let (mut parts, incoming) = request.into_parts();
     let id = headers::request_id(&parts.headers).unwrap_or_else(|| worker.new_request_id());
     let body = RequestBody::new(
         incoming,
@@ -78,7 +79,8 @@ pub(crate) async fn handle(
         usize::try_from(config.replay_buffer.0).unwrap_or(usize::MAX),
         config.body_idle_timeout.0,
     );
-    let answered = answer(&caller, parts, &body, &id, started).await;
+    let answered = answer(&caller, &parts, &body, &id, started).await;
+    worker.reuse_headers(std::mem::take(&mut parts.headers));
     let mut response = answered.unwrap_or_else(|refusal| own(&refusal, body.take_unread()));
     response.headers_mut().insert(X_REQUEST_ID, id);
     if worker.connections.says_close() {
@@ -91,7 +93,7 @@ pub(crate) async fn handle(
 
 async fn answer(
     caller: &Caller,
-    parts: Parts,
+    parts: &Parts,
     body: &RequestBody,
     id: &HeaderValue,
     started: Instant,
@@ -101,26 +103,30 @@ async fn answer(
         worker.shared.process.errors.count(refusal.kind);
         refusal
     };
-    screen(&parts).map_err(unknown)?;
-    let Parts {
-        method,
-        uri,
-        mut headers,
-        ..
-    } = parts;
-    let call = path::parse(&method, uri.path()).map_err(unknown)?;
-    let exchange = Exchange::new(worker, &method, &uri, call, body, started).map_err(unknown)?;
-    let prefix = exchange.prefix();
-    let trust = worker.shared.config.trust_forwarded;
-    headers::to_instance(&mut headers, &caller.client, id, prefix.as_deref(), trust);
+    screen(parts).map_err(unknown)?;
+    let call = path::parse(&parts.method, parts.uri.path()).map_err(unknown)?;
+    let asked = Asked {
+        method: &parts.method,
+        uri: &parts.uri,
+        given: &parts.headers,
+        said: Said {
+            client: &caller.client,
+            request_id: id,
+            prefix: prefix(&call, parts.uri.path()),
+            trust: worker.shared.config.trust_forwarded,
+        },
+        body,
+        started,
+    };
+    let exchange = Exchange::new(worker, asked, call).map_err(unknown)?;
     let answered = match exchange.admit_body() {
         Err(refusal) => Err(refusal),
-        Ok(()) => tokio::time::timeout_at(
-            exchange.head_deadline(),
-            forward::forward(&exchange, headers),
-        )
-        .await
-        .unwrap_or_else(|_| Err(exchange.too_slow())),
+        Ok(()) => {
+            let forwarded = pin!(forward::forward(&exchange));
+            tokio::time::timeout_at(exchange.head_deadline(), forwarded)
+                .await
+                .unwrap_or_else(|_| Err(exchange.too_slow()))
+        }
     };
     match answered {
         Ok(response) => Ok(response.map(GatewayBody::Upstream)),
@@ -133,9 +139,25 @@ async fn answer(
     }
 }
 
+/// What `/s/SERVICE/…` loses.
+fn prefix(call: &Call<'_>, path: &str) -> Option<HeaderValue> {
+    match call.action {
+        Action::Free { prefix } => HeaderValue::from_bytes(&path.as_bytes()[..prefix]).ok(),
+        _ => None,
+    }
+}
+
+/// Whether the client asks for a protocol that would change what the connection carries. The offer of
+/// HTTP/2 (`h2c`), which some clients make with every request, may be ignored; any other upgrade that
+/// were ignored would only fail later and less clearly.
+fn wants_upgrade(headers: &HeaderMap) -> bool {
+    let mut wanted = headers.get_all(UPGRADE).iter();
+    wanted.any(|value| !value.as_bytes().eq_ignore_ascii_case(b"h2c"))
+}
+
 /// What no request may be.
 fn screen(parts: &Parts) -> Result<(), Refusal> {
-    if parts.method == Method::CONNECT || parts.headers.contains_key(UPGRADE) {
+    if parts.method == Method::CONNECT || wants_upgrade(&parts.headers) {
         return Err(Refusal::bad_request(
             "This gateway passes on no other protocol: neither CONNECT nor Upgrade.",
         ));

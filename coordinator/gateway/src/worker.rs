@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use socket2::SockRef;
@@ -32,6 +32,8 @@ pub(crate) struct Worker {
     pub(crate) connector: Connector,
     pub(crate) rng: RefCell<SmallRng>,
     pub(crate) connections: Rc<Connections>,
+    /// For requests to come.
+    headers: RefCell<Vec<HeaderMap>>,
 }
 
 impl Worker {
@@ -48,6 +50,7 @@ impl Worker {
             },
             rng: RefCell::new(SmallRng::from_os_rng()),
             connections: Rc::default(),
+            headers: RefCell::default(),
             shared,
         }
     }
@@ -64,10 +67,31 @@ impl Worker {
         read(routing)
     }
 
+    /// 128 random bits.
     pub(crate) fn new_request_id(&self) -> HeaderValue {
-        let id: u128 = self.rng.borrow_mut().random();
-        HeaderValue::try_from(format!("{id:032x}"))
-            .unwrap_or_else(|_| HeaderValue::from_static("0"))
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut id: u128 = self.rng.borrow_mut().random();
+        let mut text = [0; 32];
+        for digit in text.iter_mut().rev() {
+            *digit = DIGITS[(id & 0xf) as usize];
+            id >>= 4;
+        }
+        HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("0"))
+    }
+
+    /// An empty map of headers, with room if there was one to use again.
+    pub(crate) fn spare_headers(&self) -> HeaderMap {
+        self.headers.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes a map of headers that is not needed any more.
+    pub(crate) fn reuse_headers(&self, mut headers: HeaderMap) {
+        const KEPT: usize = 64;
+        let mut kept = self.headers.borrow_mut();
+        if kept.len() < KEPT {
+            headers.clear();
+            kept.push(headers);
+        }
     }
 }
 

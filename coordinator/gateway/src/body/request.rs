@@ -55,7 +55,12 @@ impl RequestBody {
             expects,
             exact,
             kept: Vec::new(),
-            room: Some(room),
+            // What is announced to be too large is not kept in vain.
+            room: Some(
+                exact
+                    .filter(|length| *length > room as u64)
+                    .map_or(room, |_| 0),
+            ),
             left: u64::MAX,
             trailers: None,
             fault: None,
@@ -77,15 +82,6 @@ impl RequestBody {
     pub(crate) fn is_unsized(&self) -> bool {
         let source = self.0.borrow();
         source.exact.is_none()
-    }
-
-    /// Whether the announced length is more than can be kept.
-    pub(crate) fn is_too_large_to_keep(&self) -> bool {
-        let source = self.0.borrow();
-        match (source.exact, source.room) {
-            (Some(length), Some(room)) => length > room as u64,
-            (_, room) => room.is_none(),
-        }
     }
 
     /// The body from its beginning. Only right while [`Self::can_begin_anew`].

@@ -75,7 +75,9 @@ impl UpstreamBody {
             return Poll::Ready(None);
         }
         // First, so that what it reads now is there to be taken below, without a further wake-up.
-        if let Some(connection) = &mut self.connection {
+        if let Some(connection) = &mut self.connection
+            && !connection.is_idle()
+        {
             connection.drive(cx);
         }
         match Pin::new(&mut self.incoming).poll_frame(cx) {

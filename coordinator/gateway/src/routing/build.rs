@@ -17,7 +17,7 @@ impl Routing {
     pub(crate) fn empty() -> Self {
         Self {
             sequence: 0,
-            services: HashMap::new(),
+            services: HashMap::default(),
         }
     }
 }

@@ -18,6 +18,7 @@ pub(crate) use instance::{Instance, Lease};
 pub(crate) use pick::{Picked, Tried, pick};
 pub(crate) use registry::Registry;
 
+use crate::hash::Quick;
 use crate::metrics::{ErrorCounts, RevisionMetrics};
 use crate::path::Version;
 use crate::queue::Queue;
@@ -26,7 +27,7 @@ use crate::queue::Queue;
 pub(crate) struct Routing {
     /// Counts publications in this process; 0 is the state before the first.
     pub(crate) sequence: u64,
-    pub(crate) services: HashMap<ServiceName, Arc<Service>>,
+    pub(crate) services: HashMap<ServiceName, Arc<Service>, Quick>,
 }
 
 /// One service of a table.

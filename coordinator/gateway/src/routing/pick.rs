@@ -29,6 +29,10 @@ impl Tried {
         }
     }
 
+    pub(crate) fn is_any(&self) -> bool {
+        !self.failed.is_empty() || !self.doubtful.is_empty()
+    }
+
     fn has(&self, key: u64) -> bool {
         self.failed.contains(&key) || self.doubtful.contains(&key)
     }
@@ -46,8 +50,9 @@ pub(crate) enum Picked {
 
 /// Chooses an instance and counts the request against it. `now` is in the gateway's milliseconds.
 pub(crate) fn pick(targets: &[Arc<Target>], tried: &Tried, now: u64, rng: &mut impl Rng) -> Picked {
-    let fresh = tried.failed.is_empty() && tried.doubtful.is_empty();
-    if fresh && let Some(lease) = of_two(targets, now, rng) {
+    if !tried.is_any()
+        && let Some(lease) = of_two(targets, now, rng)
+    {
         return Picked::Lease(lease);
     }
     let untried = || targets.iter().filter(|t| !tried.has(t.instance.key));

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use super::{Instance, Routing, build};
 use crate::config::GatewayConfig;
 use crate::error::PublishError;
+use crate::hash::Quick;
 use crate::metrics::{ErrorCounts, RevisionMetrics};
 use crate::queue::Queue;
 
@@ -86,7 +87,7 @@ impl Registry {
         let old = self.table.take();
         let mut routing = Routing {
             sequence: self.sequence,
-            services: HashMap::with_capacity(table.services.len()),
+            services: HashMap::with_capacity_and_hasher(table.services.len(), Quick),
         };
         for (name, route) in &table.services {
             let unchanged = old

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -78,14 +78,12 @@ pub(crate) struct Connection {
     kept: bool,
 }
 
-/// A request that got no response.
-pub(crate) struct Unanswered {
-    pub(crate) failure: Failure,
-    /// The request's headers, if it never left the gateway.
-    pub(crate) headers: Option<HeaderMap>,
-}
-
 impl Connection {
+    /// Whether the last response and its request are over.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.driver.is_some() && self.sender.is_ready()
+    }
+
     /// Lets the connection read and write. `cx` is told when it can go on.
     pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
         if let Some(driver) = &mut self.driver
@@ -99,40 +97,35 @@ impl Connection {
     pub(crate) async fn send(
         &mut self,
         request: Request<AttemptBody>,
-    ) -> Result<Response<Incoming>, Unanswered> {
+    ) -> Result<Response<Incoming>, Failure> {
         let written = self.socket.written();
         let driver = &mut self.driver;
-        let mut answer = pin!(self.sender.try_send_request(request));
+        let mut answer = pin!(self.sender.send_request(request));
         let result = poll_fn(|cx| {
             if let Some(running) = driver.as_mut()
                 && Pin::new(running).poll(cx).is_ready()
             {
-                // Dropped at once: that is what makes hyper give an unsent request back.
+                // Dropped at once: that is what ends a request that it never took.
                 *driver = None;
             }
-            match answer.as_mut().poll(cx) {
+            // What completes it is the driver, so nobody needs to be told.
+            let mut nobody = Context::from_waker(Waker::noop());
+            match answer.as_mut().poll(&mut nobody) {
                 Poll::Pending if driver.is_none() => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(result) => Poll::Ready(Some(result)),
             }
         })
         .await;
-        let (why, headers) = match result {
+        let why = match result {
             Some(Ok(response)) => return Ok(response),
-            Some(Err(mut e)) => {
-                let message = e.take_message();
-                let why = reason(e.error());
-                (why, message.map(|request| request.into_parts().0.headers))
-            }
-            None => ("closed".to_owned(), None),
+            Some(Err(e)) => reason(&e),
+            None => "closed".to_owned(),
         };
-        Err(Unanswered {
-            failure: Failure::Broken {
-                reason: why,
-                sent: self.socket.written() > written,
-                kept: self.kept,
-            },
-            headers,
+        Err(Failure::Broken {
+            reason: why,
+            sent: self.socket.written() > written,
+            kept: self.kept,
         })
     }
 
@@ -141,12 +134,14 @@ impl Connection {
         self.socket.is_quiet()
     }
 
-    /// Makes the connection fit for the next request; false if it is not. The waker that it is left
-    /// with does nothing: what happens to an unused connection is seen when it is used again.
+    /// Makes the connection fit for the next request; false if it is not.
     pub(super) fn settle(&mut self) -> bool {
-        self.drive(&mut Context::from_waker(Waker::noop()));
+        if !self.is_idle() {
+            // Nobody is told: what happens to an unused connection is seen when it is used again.
+            self.drive(&mut Context::from_waker(Waker::noop()));
+        }
         self.kept = true;
-        self.driver.is_some() && self.sender.is_ready()
+        self.is_idle()
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Connection;
+use crate::hash::Quick;
 use crate::routing::{Instance, Target};
 
 struct Idle {
@@ -16,18 +17,14 @@ struct Idle {
 
 struct Shelf {
     instance: Arc<Instance>,
+    /// A restarted instance may have another address.
+    addr: SocketAddr,
     idle: VecDeque<Idle>,
 }
 
-/// An instance's key, and where it is: a restarted instance may have another address.
-type Place = (u64, SocketAddr);
-
-fn place(target: &Target) -> Place {
-    (target.instance.key, target.addr)
-}
-
 pub(crate) struct Pool {
-    shelves: RefCell<HashMap<Place, Shelf>>,
+    /// By the instance's key.
+    shelves: RefCell<HashMap<u64, Shelf, Quick>>,
     max_idle: usize,
     idle_timeout: Duration,
 }
@@ -44,7 +41,10 @@ impl Pool {
     /// A connection to the instance. With `careful`, one that the system just said is open.
     pub(crate) fn take(&self, target: &Target, now: Instant, careful: bool) -> Option<Connection> {
         let mut shelves = self.shelves.borrow_mut();
-        let shelf = shelves.get_mut(&place(target))?;
+        let shelf = shelves.get_mut(&target.instance.key)?;
+        if shelf.addr != target.addr {
+            return None;
+        }
         while let Some(Idle { connection, since }) = shelf.idle.pop_back() {
             if now.saturating_duration_since(since) >= self.idle_timeout {
                 // The others are older still.
@@ -65,10 +65,15 @@ impl Pool {
             return;
         }
         let mut shelves = self.shelves.borrow_mut();
-        let shelf = shelves.entry(place(target)).or_insert_with(|| Shelf {
+        let shelf = shelves.entry(instance.key).or_insert_with(|| Shelf {
             instance: Arc::clone(instance),
+            addr: target.addr,
             idle: VecDeque::new(),
         });
+        if shelf.addr != target.addr {
+            shelf.idle.clear();
+            shelf.addr = target.addr;
+        }
         if shelf.idle.len() >= self.max_idle {
             shelf.idle.pop_front();
         }
@@ -80,7 +85,7 @@ impl Pool {
 
     /// Closes all connections to an instance: one was found dead, so the others are in doubt.
     pub(crate) fn clear(&self, target: &Target) {
-        self.shelves.borrow_mut().remove(&place(target));
+        self.shelves.borrow_mut().remove(&target.instance.key);
     }
 
     /// Closes what is too old or leads to an instance that left the table.
