@@ -29,7 +29,15 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// As long as it does not answer, how often it is looked whether somebody else holds the port, or it
 /// listens elsewhere.
-const LOOK_WHY: Duration = Duration::from_secs(2);
+const LOOK_WHY: Duration = Duration::from_millis(500);
+
+/// What was last seen of the port.
+#[derive(Default)]
+struct Looked {
+    at: Option<Instant>,
+    /// Why it did not answer; holds until it is looked again.
+    why: Option<Reason>,
+}
 
 /// What is watched of one start.
 #[derive(Clone)]
@@ -57,7 +65,7 @@ impl Watch {
             .interval
             .clamp(Duration::from_secs(1), Duration::from_secs(10));
         let mut wait = FIRST_WAIT;
-        let (mut passed, mut ever, mut looked) = (false, false, None);
+        let (mut passed, mut ever, mut looked) = (false, false, Looked::default());
         loop {
             let answer = probe(&self.check, self.protocol, self.address, timeout).await;
             let check = self.judge(answer, passed, &mut looked).await;
@@ -85,29 +93,32 @@ impl Watch {
         &self,
         answer: Result<(), String>,
         passed_before: bool,
-        looked: &mut Option<Instant>,
+        looked: &mut Looked,
     ) -> Check {
         let often = if answer.is_ok() { LOOK_AGAIN } else { LOOK_WHY };
-        let due = looked.is_none_or(|at| at.elapsed() >= often);
+        let due = looked.at.is_none_or(|at| at.elapsed() >= often);
         match answer {
             // Not looked at again and again: the owner was seen when it began to pass.
             Ok(()) if passed_before && !due => Check::Passed,
             Ok(()) => {
-                *looked = Some(Instant::now());
+                *looked = Looked {
+                    at: Some(Instant::now()),
+                    why: None,
+                };
                 self.owned().await
             }
             Err(text) => {
-                let failed = Check::Failed(Reason::ChecksFailed { last_check: text });
-                if !due {
-                    return failed;
-                }
                 // The very first failures are those of a module that has not got there yet.
-                let first = looked.replace(Instant::now()).is_none();
-                if first {
-                    failed
-                } else {
-                    self.why().await.map_or(failed, Check::Failed)
+                let first = looked.at.is_none();
+                if due {
+                    let why = if first { None } else { self.why().await };
+                    *looked = Looked {
+                        at: Some(Instant::now()),
+                        why,
+                    };
                 }
+                let failed = Reason::ChecksFailed { last_check: text };
+                Check::Failed(looked.why.clone().unwrap_or(failed))
             }
         }
     }

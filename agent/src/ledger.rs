@@ -71,6 +71,8 @@ struct Document {
 pub struct Ledger {
     path: PathBuf,
     document: Document,
+    /// The document has changed since it was written.
+    unwritten: bool,
 }
 
 impl Ledger {
@@ -88,10 +90,15 @@ impl Ledger {
             return Ok(Self {
                 path,
                 document: empty,
+                unwritten: false,
             });
         };
         match serde_json::from_slice::<Document>(&bytes) {
-            Ok(document) if document.version <= VERSION => Ok(Self { path, document }),
+            Ok(document) if document.version <= VERSION => Ok(Self {
+                path,
+                document,
+                unwritten: false,
+            }),
             other => {
                 let problem = match other {
                     Ok(newer) => format!(
@@ -106,6 +113,7 @@ impl Ledger {
                 Ok(Self {
                     path,
                     document: empty,
+                    unwritten: false,
                 })
             }
         }
@@ -181,10 +189,17 @@ impl Ledger {
     ) -> Result<(), FileError> {
         let mut document = self.document.clone();
         change(&mut document.leases);
-        if document == self.document {
+        if document == self.document && !self.unwritten {
             return Ok(());
         }
         self.write(document).await
+    }
+
+    /// Takes back what was given out for an instance of which nothing is left. Written with the next change:
+    /// an agent that is killed before finds nothing of the instance, and forgets it again.
+    pub fn forget(&mut self, id: &InstanceId) {
+        self.document.leases.remove(id);
+        self.unwritten = true;
     }
 
     async fn write(&mut self, document: Document) -> Result<(), FileError> {
@@ -196,6 +211,7 @@ impl Ledger {
             .await
             .map_err(|error| FileError::of("write", &self.path)(std::io::Error::other(error)))??;
         self.document = document;
+        self.unwritten = false;
         Ok(())
     }
 }

@@ -5,16 +5,20 @@ mod fetch;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use berth_model::digest::{BlobDigest, PackageDigest};
 use berth_model::instance::Reason;
 use berth_package::{Limits, UnpackError};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::transport::Channel;
 
 use crate::data::DataDir;
 use crate::reconcile::Event;
+
+/// Packages that are fetched and unpacked at a time: each takes a disk's and a core's full attention.
+const AT_A_TIME: usize = 2;
 
 /// News of a package that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,12 +56,15 @@ pub struct Packages {
     events: mpsc::Sender<Event>,
     running: BTreeSet<PackageDigest>,
     failures: BTreeMap<PackageDigest, u32>,
+    turns: Arc<Semaphore>,
 }
 
 impl Packages {
-    /// In an agent's data folder. Leftovers of interrupted unpacking are deleted.
+    /// In an agent's data folder. Leftovers of interrupted unpacking are deleted, and begun archives that are
+    /// not in `wanted`.
     pub fn open(
         data: &DataDir,
+        wanted: &BTreeSet<BlobDigest>,
         channel: watch::Receiver<Option<Channel>>,
         events: mpsc::Sender<Event>,
     ) -> Self {
@@ -68,6 +75,7 @@ impl Packages {
                 "cannot delete what was half unpacked"
             );
         }
+        sweep_archives(&data.blobs(), wanted);
         Self {
             store,
             blobs: data.blobs(),
@@ -75,6 +83,7 @@ impl Packages {
             events,
             running: BTreeSet::new(),
             failures: BTreeMap::new(),
+            turns: Arc::new(Semaphore::new(AT_A_TIME)),
         }
     }
 
@@ -103,7 +112,12 @@ impl Packages {
             events: self.events.clone(),
             failures,
         };
-        tokio::spawn(job.run());
+        let turns = self.turns.clone();
+        tokio::spawn(async move {
+            // The semaphore is never closed; without a permit it would only be less orderly.
+            let _turn = turns.acquire_owned().await;
+            job.run().await;
+        });
     }
 
     /// To be told of every [`PackageNews`] that is not trouble.
@@ -129,6 +143,18 @@ impl Packages {
                 }
             }
         });
+    }
+}
+
+/// Deletes begun archives that nobody wants.
+fn sweep_archives(blobs: &Path, wanted: &BTreeSet<BlobDigest>) {
+    let names: BTreeSet<String> = wanted.iter().map(BlobDigest::hex).collect();
+    for entry in std::fs::read_dir(blobs).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let unwanted = name.to_str().is_none_or(|name| !names.contains(name));
+        if unwanted && let Err(error) = std::fs::remove_file(entry.path()) {
+            tracing::warn!(path = ?entry.path(), %error, "cannot delete a begun archive");
+        }
     }
 }
 
@@ -266,6 +292,19 @@ mod tests {
         let used = BTreeSet::from([digest(2)]);
         assert_eq!(unused(store.path(), &used, 1), [digest(1), digest(3)]);
         assert_eq!(unused(store.path(), &used, 5), []);
+    }
+
+    #[test]
+    fn begun_archives_that_nobody_wants_are_deleted() {
+        let blobs = tempfile::tempdir().unwrap();
+        let blob = |n: u8| BlobDigest::from_bytes([n; 32]);
+        for n in 1..=2 {
+            std::fs::write(blobs.path().join(blob(n).hex()), "x").unwrap();
+        }
+        sweep_archives(blobs.path(), &BTreeSet::from([blob(2)]));
+        assert!(!blobs.path().join(blob(1).hex()).exists());
+        assert!(blobs.path().join(blob(2).hex()).exists());
+        sweep_archives(&blobs.path().join("absent"), &BTreeSet::new());
     }
 
     #[test]

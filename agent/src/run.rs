@@ -73,6 +73,12 @@ pub async fn run(
         ..Settings::default()
     };
     let ledger = Ledger::open(data.ledger())?;
+    let archives = ledger
+        .desired()
+        .into_iter()
+        .flatten()
+        .map(|(_, spec)| spec.blob)
+        .collect();
     let board = Arc::new(Board::default());
     let (events, inbox) = mpsc::channel(1024);
     let (channel, connected) = watch::channel(None);
@@ -85,7 +91,7 @@ pub async fn run(
         data: data.clone(),
         ledger,
         runtime: runtime.clone(),
-        packages: Packages::open(data, connected, events.clone()),
+        packages: Packages::open(data, &archives, connected, events.clone()),
         shipper,
         board: board.clone(),
         events: (events.clone(), inbox),

@@ -234,15 +234,7 @@ impl Reconciler {
         if let Ok(Err(error)) = removed {
             tracing::warn!(instance = %id, error = crate::chain(&error), "cannot delete all of it");
         }
-        let gone = self
-            .parts
-            .ledger
-            .lease(|leases| _ = leases.remove(id))
-            .await;
-        if let Err(error) = gone {
-            // A port too many is leased until the next time.
-            tracing::warn!(instance = %id, error = crate::chain(&error), "cannot write the ledger");
-        }
+        self.parts.ledger.forget(id);
         self.local.remove(id);
         self.parts.board.forget(id);
         tracing::info!(instance = %id, "forgotten");

@@ -38,6 +38,21 @@ async fn one_that_exits_at_once_backs_off_with_its_code_and_last_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_that_cannot_be_executed_says_so() {
+    let coordinator = Coordinator::start().await;
+    let package = Package::quick(&coordinator);
+    let mut spec = package.spec(ID, "serve");
+    spec.manifest.module.command = vec!["bin/absent".to_owned()];
+    coordinator.desire(order(1), &[spec]);
+    let _node = Node::running(&coordinator);
+    let failed = coordinator.status(ID, |s| s.reason.is_some()).await;
+    assert!(
+        matches!(&failed.reason, Some(Reason::FailedToStart { process, .. }) if process == "module"),
+        "{failed:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_that_never_answers_is_stopped_when_its_time_is_over() {
     let coordinator = Coordinator::start().await;
     let package = impatient(&coordinator);
