@@ -77,8 +77,18 @@ impl From<tonic::Status> for Ended {
     }
 }
 
+/// The status in short: tonic's own text holds the whole tree of causes.
 fn describe(status: &tonic::Status) -> String {
-    format!("{:?}: {}", status.code(), crate::chain(status))
+    format!("{:?}: {}", status.code(), status.message())
+}
+
+/// Whether the coordinator said, in whatever layer, that the node's certificate has expired.
+fn is_expired(ended: &Ended) -> bool {
+    let text = match ended {
+        Ended::Status(status) => crate::chain(&**status),
+        other => crate::chain(other),
+    };
+    text.contains("CertificateExpired") || text.contains("certificate expired")
 }
 
 impl Session {
@@ -98,7 +108,7 @@ impl Session {
                 backoff.reset();
             }
             let error = crate::chain(&ended);
-            if error.contains("CertificateExpired") || error.contains("certificate expired") {
+            if is_expired(&ended) {
                 self.expired.notify_one();
             }
             let wait = match &ended {
