@@ -122,7 +122,7 @@ fn advice(rejections: &Rejections) -> String {
         Some(Rejection::Taken) => {
             "join another node (`berth node token create`), or scale down or delete a service"
         }
-        Some(Rejection::Cordoned) => "uncordon a node: `berth node uncordon NAME`",
+        Some(Rejection::Cordoned) => "take the cordon off a node, or join another node",
         Some(Rejection::NotConnected | Rejection::Lost) => {
             "look at why the nodes' agents are not connected: `berth node list`"
         }
