@@ -13,10 +13,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_coordinator::gateway_role::{self, Config, GatewayRoleError};
+use berth_coordinator::run::DATABASE_FILE;
+use berth_model::route::{Order, Table};
+use berth_proto::v1::agent_message::Message;
+use berth_proto::v1::routes_client::RoutesClient;
+use berth_proto::v1::{AgentMessage, GatewayHello, GatewayMessage, Hello};
 use common::Running;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 struct Gateway {
@@ -150,5 +157,62 @@ async fn without_the_token_there_is_no_table() {
     assert!(gateways(&running).await.is_empty());
     assert!(!gateway.ready().await);
     gateway.stop().await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restore_there_is_no_table_until_the_nodes_have_reported() {
+    let running = Running::start().await;
+    let node = running.node("n1").await;
+    let (dir, database) = (Arc::clone(&running.dir), running.data().join(DATABASE_FILE));
+    running.stop().await;
+    let copy = dir.path().join("backup");
+    berth_store::backup(&database, &copy).unwrap();
+    berth_store::restore(&copy, &database).unwrap();
+    let running = Running::within(dir, |_| {}).await;
+
+    let (hello, messages) = mpsc::channel(1);
+    let first = GatewayMessage {
+        hello: Some(GatewayHello {
+            name: "edge-1".to_owned(),
+            url: "http://127.0.0.1:1".to_owned(),
+            ..GatewayHello::default()
+        }),
+        report: None,
+    };
+    hello.send(first).await.unwrap();
+    let mut request = tonic::Request::new(ReceiverStream::new(messages));
+    let token = format!("Bearer {}", running.token("gateway"));
+    let token = token.parse().unwrap();
+    request.metadata_mut().insert("authorization", token);
+    let channel = running.channel(None).await.unwrap();
+    let mut tables = RoutesClient::new(channel)
+        .follow(request)
+        .await
+        .unwrap()
+        .into_inner();
+    until(async || {
+        let all = gateways(&running).await;
+        all.iter()
+            .any(|view| view["connected"] == true)
+            .then_some(())
+    })
+    .await;
+
+    let (out, messages) = mpsc::channel(1);
+    let word = AgentMessage {
+        message: Some(Message::Hello(Hello {
+            facts: Some(common::facts(&node.name)),
+            incarnation: "one".to_owned(),
+            ..Hello::default()
+        })),
+    };
+    out.send(word).await.unwrap();
+    let mut agents = running.agents(&node).await;
+    let _session = agents.session(ReceiverStream::new(messages)).await.unwrap();
+    let first = tokio::time::timeout(common::LONG, tables.message()).await;
+    let first = first.unwrap().unwrap().unwrap();
+    let table: Table = serde_json::from_slice(&first.table_json).unwrap();
+    assert_ne!(table.version, Order::default());
     running.stop().await;
 }

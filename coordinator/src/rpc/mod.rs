@@ -20,7 +20,7 @@ use futures_util::Stream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::server::NamedService;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::control::Command;
 use crate::edge::Edge;
@@ -96,6 +96,12 @@ fn status(problem: &Problem) -> Status {
         503 => Status::unavailable(message),
         _ => Status::internal(message),
     }
+}
+
+/// Whether a stream ended because the other side closed it or its connection, which is nothing to warn
+/// of: nodes and gateways are watched by their leases. A status that this side made has no source.
+fn peer_has_gone(status: &Status) -> bool {
+    status.code() == Code::Cancelled || std::error::Error::source(status).is_some()
 }
 
 /// The stable code at the end of a problem's type.

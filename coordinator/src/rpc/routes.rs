@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_model::id::GatewayName;
-use berth_model::route::Table;
+use berth_model::route::{Order, Table};
 use berth_proto::v1::routes_server::Routes;
 use berth_proto::v1::{GatewayMessage, GatewayReport, RouteMessage};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Outbound, Streamed, answers, status};
+use super::{Outbound, Streamed, answers, peer_has_gone, status};
 use crate::control::{Command, ConnectionId, Handle};
 use crate::edge::{Counted, Edge};
 use crate::pki::Role;
@@ -36,10 +36,16 @@ impl Routes for Service {
         let edge = Arc::clone(&self.0);
         tokio::spawn(async move {
             let _counted = Counted::new(&edge.figures.followers);
-            if let Err(status) = follow(&edge, request.into_inner(), &outbound).await {
+            let Err(status) = follow(&edge, request.into_inner(), &outbound).await else {
+                tracing::info!("a gateway's stream ended");
+                return;
+            };
+            if edge.shutdown.is_cancelled() || peer_has_gone(&status) {
+                tracing::info!(%status, "a gateway's stream ended");
+            } else {
                 tracing::warn!(%status, "a gateway's stream ended");
-                let _ = outbound.send(Err(status)).await;
             }
+            let _ = outbound.send(Err(status)).await;
         });
         Ok(response)
     }
@@ -136,8 +142,12 @@ async fn exchange(
             place = outbound.reserve(), if unsent => {
                 let Ok(place) = place else { return Ok(()) };
                 let newest = Arc::clone(&table.borrow_and_update());
-                place.send(Ok(message_of(&newest)?));
                 unsent = false;
+                // None was made yet, as while looking around after a restore: what gateways have is
+                // better than nothing, and one that has none must not take this for one.
+                if newest.version != Order::default() {
+                    place.send(Ok(message_of(&newest)?));
+                }
             }
             () = outbound.closed() => return Ok(()),
             () = edge.shutdown.cancelled() => {

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Outbound, Streamed, answers, code, node_of, status};
+use super::{Outbound, Streamed, answers, code, node_of, peer_has_gone, status};
 use crate::control::{AgentOpened, Command, ConnectionId, Handle, ToAgent};
 use crate::edge::{Counted, Edge};
 
@@ -85,12 +85,16 @@ impl Session {
             Ok(None) => Ok(()),
             Err(status) => Err(status),
         };
-        if let Err(status) = end {
-            tracing::warn!(node = %self.node, %status, "an agent's session ended");
-            let _ = tokio::time::timeout(SEND, self.outbound.send(Err(status))).await;
-        } else {
+        let Err(status) = end else {
             tracing::info!(node = %self.node, "an agent's session ended");
+            return;
+        };
+        if self.edge.shutdown.is_cancelled() || peer_has_gone(&status) {
+            tracing::info!(node = %self.node, %status, "an agent's session ended");
+        } else {
+            tracing::warn!(node = %self.node, %status, "an agent's session ended");
         }
+        let _ = tokio::time::timeout(SEND, self.outbound.send(Err(status))).await;
     }
 
     /// Hello and welcome. None: refused, and told so.
