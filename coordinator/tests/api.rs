@@ -120,6 +120,7 @@ async fn what_goes_wrong_is_told_as_a_problem() {
         ("GET", "/v1/services/web/watch", None, 404),
         ("GET", "/v1/services/Web", None, 400),
         ("GET", "/v1/nodes/n1", None, 404),
+        ("DELETE", "/v1/nodes/n1", None, 404),
         ("GET", "/v1/models/m", None, 404),
         ("GET", "/v1/blobs/sha256:00", None, 400),
         ("GET", "/v1/logs", None, 400),

@@ -172,3 +172,34 @@ async fn a_node_whose_certificate_has_expired_may_renew_and_a_stranger_may_not()
     assert_eq!(code(answer), Code::InvalidArgument);
     running.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_node_may_not_renew_and_may_join_anew() {
+    let running = Running::start().await;
+    let node = running.node("n1").await;
+    let removed = running
+        .request("DELETE", "/v1/nodes/n1")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(removed.status(), 200);
+    let channel = running.channel(None).await.unwrap();
+    let answer = EnrollmentClient::new(channel)
+        .renew(RenewRequest {
+            csr: csr(&node.key).into(),
+        })
+        .await;
+    assert_eq!(code(answer), Code::PermissionDenied);
+    // Its certificate is still within its time, and is worth nothing.
+    let refused = fetch(&running, Some((&node.certificate, &node.key)))
+        .await
+        .unwrap_err();
+    assert!(refused.contains("PermissionDenied"), "{refused}");
+
+    let token = running.join_token(&json!({})).await;
+    let reply = running.join(&token, "n1", &node.key).await.unwrap();
+    fetch(&running, Some((&reply.certificate, &node.key)))
+        .await
+        .unwrap();
+    running.stop().await;
+}

@@ -199,6 +199,29 @@ async fn a_second_machine_with_the_same_key_is_refused_while_the_first_answers()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_removed_nodes_sessions_are_refused() {
+    let running = Running::start().await;
+    let node = running.node("n1").await;
+    let mut agent = Agent::welcomed(&running, &node, "one").await;
+    let path = "/v1/nodes/n1";
+    let removed = running.request("DELETE", path).send().await.unwrap();
+    assert_eq!(removed.status(), 200);
+    let refusal = loop {
+        if let Message::Refusal(refusal) = agent.next().await {
+            break refusal;
+        }
+    };
+    assert_eq!(refusal.code, "removed", "{}", refusal.message);
+    assert!(agent.try_next().await.unwrap().is_none());
+    let mut agent = Agent::connect(&running, &node, hello(&node, "one")).await;
+    let Message::Refusal(refusal) = agent.next().await else {
+        panic!("no refusal");
+    };
+    assert_eq!(refusal.code, "removed", "{}", refusal.message);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_archive_is_fetched_from_any_offset() {
     let running = Running::start().await;
     let node = running.node("n1").await;

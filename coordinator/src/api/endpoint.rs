@@ -127,7 +127,7 @@ fn process() -> Vec<Endpoint> {
         endpoint(
             "GET",
             "/readyz",
-            "Whether the coordinator is ready: its store is open and control answers.",
+            "Whether the coordinator is ready: control answers and its store takes changes.",
             (200, Body::Text),
             get(health::readyz),
         )
@@ -273,6 +273,13 @@ fn fleet() -> Vec<Endpoint> {
             "One node.",
             (200, Body::Json("NodeView")),
             get(things::node),
+        ),
+        endpoint(
+            "DELETE",
+            "/v1/nodes/{node}",
+            "Take a node out of the fleet, as it was last. 409 while it is connected and has instances.",
+            (200, Body::Json("NodeView")),
+            delete(things::remove_node),
         ),
         endpoint(
             "POST",

@@ -9,7 +9,6 @@ use axum::response::IntoResponse;
 use berth_model::problem::Problem;
 
 use super::failure::Failure;
-use crate::control::Command;
 use crate::edge::Edge;
 
 /// Longest time for control to answer a probe.
@@ -19,14 +18,12 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Control answers only after it has loaded the whole state from the store, has taken its term there
-/// and has planned with it; so an answer is the proof that it is ready.
 pub(super) async fn readyz(State(edge): State<Arc<Edge>>) -> Result<&'static str, Failure> {
     if edge.shutdown.is_cancelled() {
         return Err(Problem::unavailable("the coordinator is shutting down").into());
     }
-    match tokio::time::timeout(PROBE, edge.control.ask(Command::Gateways)).await {
-        Ok(Ok(_)) => Ok("ready\n"),
+    match tokio::time::timeout(PROBE, edge.control.ready()).await {
+        Ok(Ok(())) => Ok("ready\n"),
         Ok(Err(problem)) => Err(problem.into()),
         Err(_) => Err(Problem::unavailable("control does not answer").into()),
     }

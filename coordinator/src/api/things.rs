@@ -30,6 +30,14 @@ pub(super) async fn node(
     Ok(Answer(view))
 }
 
+pub(super) async fn remove_node(
+    State(edge): State<Arc<Edge>>,
+    Name(node): Name<NodeName>,
+) -> Result<Answer<NodeView>, Failure> {
+    let command = |reply| Command::RemoveNode(node, reply);
+    Ok(Answer(edge.control.ask(command).await?))
+}
+
 pub(super) async fn create_token(
     State(edge): State<Arc<Edge>>,
     Json(wanted): Json<CreateToken>,

@@ -232,6 +232,7 @@ impl Actor {
             None => {
                 if wrote {
                     self.world.store_problem = None;
+                    self.metrics.store_refuses(false);
                 }
                 None
             }
@@ -286,6 +287,7 @@ impl Actor {
     /// After a failed commit only the store knows what has happened.
     async fn undo(&mut self, error: &StoreError) -> Result<Problem, ControlError> {
         self.metrics.commit_failed();
+        self.metrics.store_refuses(true);
         tracing::error!(
             error = error as &dyn std::error::Error,
             "the store did not take a change"
@@ -303,6 +305,7 @@ impl Actor {
 
     /// Tells gateways and agents what is on disk now.
     pub(crate) fn apply(&mut self) -> Result<(), ControlError> {
+        publish::removed_nodes(&mut self.world);
         self.stale |= publish::table(&mut self.world, &self.tables);
         let over: BTreeSet<_> = publish::desired_sets(&mut self.world).into_iter().collect();
         for connection in over {

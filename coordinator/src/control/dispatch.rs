@@ -4,7 +4,7 @@ use berth_model::problem::Problem;
 
 use super::actor::Actor;
 use super::challenge::Second;
-use super::commands::{agents, gateways, joining, models, services};
+use super::commands::{agents, gateways, joining, models, nodes, services};
 use super::views;
 use super::world::World;
 use super::{Command, ControlError, Reply};
@@ -38,6 +38,9 @@ impl Actor {
                 },
                 |_, view| Ok(view),
             ),
+            Command::RemoveNode(name, reply) => {
+                self.change(reply, |w| nodes::remove(w, &name), |_, view| Ok(view))
+            }
             Command::CreateToken(wanted, reply) => self.change(
                 reply,
                 |w| joining::create_token(w, wanted),
@@ -144,6 +147,7 @@ impl Actor {
             | Command::Deploy(..)
             | Command::Scale(..)
             | Command::Delete(..)
+            | Command::RemoveNode(..)
             | Command::CreateToken(..)
             | Command::Join(..)
             | Command::AgentOpened(..)
@@ -209,7 +213,11 @@ impl Actor {
         let Second { opened, reply } = second;
         self.change(
             reply,
-            |w| Ok(agents::admit(w, opened)),
+            |w| {
+                // It may have been removed while an earlier session was asked.
+                agents::check_known(w, &opened.node)?;
+                Ok(agents::admit(w, opened))
+            },
             |_, connection| Ok(connection),
         )
     }

@@ -37,6 +37,7 @@ pub(crate) enum Happened<'a> {
     NodeReturned(&'a NodeName),
     NodeKeyInUse(&'a NodeName, &'a str),
     NodeRefused(&'a NodeName, &'a str),
+    NodeRemoved(&'a NodeName),
     GatewayConnected(&'a GatewayName, &'a str),
     GatewayLost(&'a GatewayName),
     TokenCreated(&'a str, Timestamp),
@@ -90,6 +91,7 @@ impl Happened<'_> {
             H::NodeReturned(..) => (Level::Info, "node-returned"),
             H::NodeKeyInUse(..) => (Level::Warning, "node-key-in-use"),
             H::NodeRefused(..) => (Level::Error, "node-refused"),
+            H::NodeRemoved(..) => (Level::Info, "node-removed"),
             H::GatewayConnected(..) => (Level::Info, "gateway-connected"),
             H::GatewayLost(..) => (Level::Warning, "gateway-lost"),
             H::TokenCreated(..) => (Level::Info, "token-created"),
@@ -126,7 +128,8 @@ impl Happened<'_> {
             | H::NodeLost(n, _)
             | H::NodeReturned(n)
             | H::NodeKeyInUse(n, _)
-            | H::NodeRefused(n, _) => format!("node/{n}"),
+            | H::NodeRefused(n, _)
+            | H::NodeRemoved(n) => format!("node/{n}"),
             H::GatewayConnected(g, _) | H::GatewayLost(g) => format!("gateway/{g}"),
             H::TokenCreated(id, _) => format!("token/{id}"),
             H::Restored | H::Settled | H::MassLoss(..) | H::MassLossOver => "coordinator".into(),
@@ -149,6 +152,7 @@ impl Happened<'_> {
             | H::NodeReturned(..)
             | H::NodeKeyInUse(..)
             | H::NodeRefused(..)
+            | H::NodeRemoved(..)
             | H::GatewayConnected(..)
             | H::GatewayLost(..)
             | H::TokenCreated(..)
@@ -226,6 +230,11 @@ impl Happened<'_> {
                  was refused: give it a data folder of its own and join it again"
             ),
             H::NodeRefused(n, why) => format!("{n} refused its desired set: {why}"),
+            H::NodeRemoved(n) => {
+                format!(
+                    "{n} was removed: its key is no longer taken; join it anew to bring it back"
+                )
+            }
             H::GatewayConnected(g, url) => format!("gateway {g} connected ({url})"),
             H::GatewayLost(g) => {
                 format!(

@@ -34,6 +34,8 @@ pub enum Command {
     Scale(ServiceName, u32, Reply<ServiceView>),
     /// Delete a service.
     Delete(ServiceName, Reply<ServiceView>),
+    /// Take a node out of the fleet. Conflict while it is connected and has instances.
+    RemoveNode(NodeName, Reply<NodeView>),
     /// Make a join token.
     CreateToken(CreateToken, Reply<TokenView>),
     /// All models.
@@ -159,6 +161,20 @@ impl Handle {
     pub async fn tell(&self, command: Command) {
         // A closed mailbox means shutdown: nobody is left to act on it.
         let _ = self.mailbox.send(command).await;
+    }
+
+    /// Whether control answers and can keep what it answers for. Errors: 503, and why.
+    ///
+    /// Control answers only after it has loaded the whole state from the store, has taken its term
+    /// there and has planned with it; so an answer is the proof that it has started.
+    pub async fn ready(&self) -> Result<(), Problem> {
+        self.ask(Command::Gateways).await?;
+        if self.metrics.store_is_well() {
+            return Ok(());
+        }
+        Err(Problem::unavailable(
+            "the store takes no changes; `berth status` says why",
+        ))
     }
 
     /// A receiver that changes whenever a service's view may have changed.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ pub struct Metrics {
     operations: AtomicU64,
     commit_failures: AtomicU64,
     events: AtomicU64,
+    /// Whether the last commit failed.
+    store_refuses: AtomicBool,
     fleet: Mutex<Fleet>,
 }
 
@@ -64,6 +66,15 @@ impl Metrics {
 
     pub(crate) fn commit_failed(&self) {
         self.commit_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn store_refuses(&self, refuses: bool) {
+        self.store_refuses.store(refuses, Ordering::Relaxed);
+    }
+
+    /// Whether the store takes commits, as far as the last one tells.
+    pub(crate) fn store_is_well(&self) -> bool {
+        !self.store_refuses.load(Ordering::Relaxed)
     }
 
     pub(crate) fn event(&self) {
@@ -141,6 +152,12 @@ impl Metrics {
                 get(&self.commit_failures),
             ),
             ("events_total", "counter", "Events told.", get(&self.events)),
+            (
+                "store_refuses",
+                "gauge",
+                "1 while the store takes no commits.",
+                u64::from(!self.store_is_well()),
+            ),
         ];
         for (name, kind, help, value) in plain {
             family(&mut out, &format!("control_{name}"), kind, help);

@@ -9,6 +9,7 @@ use berth_model::manifest::Manifest;
 use berth_model::route::Table;
 use tokio::sync::watch;
 
+use super::commands::agents;
 use super::live::Sent;
 use super::routes;
 use super::world::World;
@@ -56,6 +57,23 @@ fn note_out(world: &mut World) -> bool {
         }
     }
     news
+}
+
+/// Ends the sessions of nodes that were removed, and forgets what was live of them.
+pub(crate) fn removed_nodes(world: &mut World) {
+    let records = &world.records.nodes;
+    world.live.nodes.retain(|name, live| {
+        if records.contains_key(name) {
+            return true;
+        }
+        if let Some(session) = &live.session {
+            let why = agents::removed(name).detail;
+            let refusal = ToAgent::Refuse(agents::REMOVED.to_owned(), why);
+            // One that does not keep up loses its connection, and is told when it is back.
+            let _ = session.outbox.try_send(refusal);
+        }
+        false
+    });
 }
 
 /// Sends every connected agent its desired set if that has changed. While settling none is sent: a

@@ -13,6 +13,9 @@ use crate::control::live::AgentSession;
 use crate::control::world::World;
 use crate::control::{AgentOpened, ConnectionId};
 
+/// Code of the refusal of nodes that were removed.
+pub(crate) const REMOVED: &str = "removed";
+
 /// Whose key this is.
 pub(crate) fn node_by_key(world: &World, key_hash: &str) -> Result<NodeName, Problem> {
     let mut nodes = world.records.nodes.values();
@@ -31,12 +34,17 @@ pub(crate) fn check_known(world: &World, node: &NodeName) -> Result<(), Problem>
     if world.records.nodes.contains_key(node) {
         return Ok(());
     }
-    Err(Problem::new(
+    Err(removed(node))
+}
+
+/// What the agent of a removed node is told.
+pub(crate) fn removed(node: &NodeName) -> Problem {
+    Problem::new(
         403,
-        "removed",
+        REMOVED,
         "Node removed",
         format!("node {node} was removed: join the machine again with a new token"),
-    ))
+    )
 }
 
 /// Takes a session in place of an earlier one, and everything the agent says with it.

@@ -5,6 +5,7 @@ pub(crate) mod agents;
 pub(crate) mod gateways;
 pub(crate) mod joining;
 pub(crate) mod models;
+pub(crate) mod nodes;
 pub(crate) mod services;
 pub(crate) mod statuses;
 

@@ -226,10 +226,12 @@ async fn a_full_disk_refuses_changes_and_disturbs_nothing() {
     assert_eq!((view.replicas, view.ready), (1, 1));
     let status = fleet.handle.ask(Command::Status).await.unwrap();
     assert!(status.problems[0].message.contains("full"), "{status:?}");
+    assert_eq!(fleet.handle.ready().await.unwrap_err().status, 503);
     fleet.fault(Fault::default());
     tokio::time::sleep(Duration::from_secs(3)).await;
     let status = fleet.handle.ask(Command::Status).await.unwrap();
     assert!(status.problems.is_empty(), "{status:?}");
+    fleet.handle.ready().await.unwrap();
     fleet.scale(2).await.unwrap();
     assert_eq!(fleet.ready().await.ready, 2);
     assert_eq!(fleet.running().len(), 2);

@@ -6,4 +6,5 @@ mod durable;
 mod fleet;
 mod gateway;
 mod lifecycle;
+mod removal;
 mod sessions;

@@ -10,7 +10,7 @@ use super::fleet::Fleet;
 use crate::control::testing::facts;
 use crate::control::{AgentOpened, Command, ConnectionId, Handle, ToAgent};
 
-async fn open(
+pub(super) async fn open(
     handle: &Handle,
     incarnation: &str,
     instances: Vec<InstanceStatus>,
@@ -30,7 +30,7 @@ async fn open(
     (answer, inbox)
 }
 
-async fn kinds(handle: &Handle) -> Vec<String> {
+pub(super) async fn kinds(handle: &Handle) -> Vec<String> {
     let (events, _) = handle.ask(|reply| Command::Events(0, reply)).await.unwrap();
     events.into_iter().map(|e| e.kind).collect()
 }
