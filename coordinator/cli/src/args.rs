@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use berth_model::id::ServiceName;
+use berth_model::id::{NodeName, ServiceName};
 use berth_model::node::RuntimeKind;
 use berth_model::time::Span;
 use clap::{Parser, Subcommand};
@@ -252,6 +252,11 @@ pub(crate) enum Node {
         #[command(flatten)]
         reading: Reading,
     },
+    /// Take a node out of the fleet; what it had is replaced on other nodes
+    Remove {
+        /// The node
+        node: NodeName,
+    },
     /// Join tokens
     #[command(subcommand)]
     Token(Token),
@@ -312,6 +317,7 @@ mod tests {
             vec!["berth", "deploy", "x", "--env", "novalue"],
             vec!["berth", "logs", "x", "--since", "10"],
             vec!["berth", "service", "scale", "Web", "2"],
+            vec!["berth", "node", "remove", "../x"],
             vec!["berth", "status", "-o", "xml"],
         ] {
             let error = Args::try_parse_from(&bad).unwrap_err();

@@ -18,6 +18,10 @@ pub(super) async fn run(client: &Client, node: Node) -> Result<()> {
             let view: NodeView = client.get(&format!("/v1/nodes/{node}")).await?;
             output::show(reading.output, &view, |_| show(&view))
         }
+        Node::Remove { node } => {
+            let _: NodeView = client.delete(&format!("/v1/nodes/{node}")).await?;
+            output::line(&format!("{node} is removed"))
+        }
         Node::Token(Token::Create {
             uses,
             ttl,
