@@ -59,18 +59,25 @@ async fn stop_instances(local: &Local) -> Result<()> {
         return Ok(());
     }
     let agent = local.program("berth-agent")?;
-    let stops = nodes.iter().map(|data| stop_node(&agent, data));
+    let stops = nodes.iter().map(|n| stop_node(&agent, local, *n));
     futures_util::future::join_all(stops)
         .await
         .into_iter()
         .collect()
 }
 
-async fn stop_node(agent: &Path, data: &Path) -> Result<()> {
+async fn stop_node(agent: &Path, local: &Local, number: u16) -> Result<()> {
+    let (config, data) = (local.agent_config(number), local.node(number));
+    if !data.join("identity/node.json").is_file() {
+        // It never joined, so it never ran anything.
+        return Ok(());
+    }
     let output = tokio::process::Command::new(agent)
         .arg("stop-instances")
+        .arg("--config")
+        .arg(config)
         .arg("--data")
-        .arg(data)
+        .arg(&data)
         .stdin(Stdio::null())
         .output()
         .await

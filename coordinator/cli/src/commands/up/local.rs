@@ -62,11 +62,15 @@ impl Local {
         self.root.join(format!("node-{number}"))
     }
 
-    /// Folders of all nodes that were ever started here.
-    pub(crate) fn nodes(&self) -> Vec<PathBuf> {
+    /// What `up` tells a node's agent.
+    pub(crate) fn agent_config(&self, number: u16) -> PathBuf {
+        self.node(number).join("agent.toml")
+    }
+
+    /// Numbers of all nodes that were ever started here.
+    pub(crate) fn nodes(&self) -> Vec<u16> {
         (1..=u16::MAX)
-            .map(|n| self.node(n))
-            .take_while(|dir| dir.is_dir())
+            .take_while(|n| self.node(*n).is_dir())
             .collect()
     }
 

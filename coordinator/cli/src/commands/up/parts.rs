@@ -45,11 +45,14 @@ async fn coordinator(local: &Local, record: &mut Record, up: &Up) -> Result<Stri
     if !record.runs("coordinator") {
         check_port(up.api_port, "--api-port")?;
         forget(&data.join("endpoint"))?;
+        let listen = loopback(up.api_port);
+        let config = local.root.join("coordinator.toml");
+        write_config(&config, &format!("listen = \"{listen}\"\n"))?;
         let args = vec![
+            "--config".into(),
+            text(&config)?,
             "--data".into(),
             text(&data)?,
-            "--listen".into(),
-            loopback(up.api_port),
         ];
         process::start(
             local,
@@ -68,30 +71,31 @@ async fn gateway(local: &Local, record: &mut Record, up: &Up, api: &str) -> Resu
     if !record.runs("gateway") {
         check_port(up.gateway_port, "--gateway-port")?;
         forget(&data.join("gateway-endpoint"))?;
-        let mut args: Vec<String> = ["--role", "gateway", "--name", "local", "--data"]
-            .map(String::from)
-            .into();
-        args.extend([
-            text(&data)?,
-            "--endpoint".into(),
-            api.trim_start_matches("https://").into(),
-        ]);
-        args.extend(["--listen".into(), loopback(up.gateway_port)]);
         // The usual admin port goes with the usual port; a second Berth on a machine takes a free one.
         let admin = if up.gateway_port == 7480 && port_is_free(7481) {
             7481
         } else {
             0
         };
-        args.extend(["--admin-listen".into(), loopback(admin)]);
-        args.extend([
+        let (listen, admin) = (loopback(up.gateway_port), loopback(admin));
+        let endpoint = api.trim_start_matches("https://");
+        let config = local.root.join("gateway.toml");
+        let toml = format!(
+            "name = \"local\"\nendpoint = \"{endpoint}\"\nlisten = \"{listen}\"\nadmin_listen = \"{admin}\"\n"
+        );
+        write_config(&config, &toml)?;
+        let args = vec![
+            "--role".into(),
+            "gateway".into(),
+            "--config".into(),
+            text(&config)?,
+            "--data".into(),
+            text(&data)?,
             "--ca-file".into(),
             text(&local.coordinator().join("ca.crt"))?,
-        ]);
-        args.extend([
             "--token-file".into(),
             text(&local.coordinator().join("gateway.token"))?,
-        ]);
+        ];
         process::start(
             local,
             record,
@@ -119,16 +123,16 @@ async fn node(
     }
     std::fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
     let first = up.port_base + (number - 1) * 100;
-    let config = data.join("agent.toml");
+    let config = local.agent_config(number);
     let endpoint = api.trim_start_matches("https://");
     let toml = format!(
-        "# Written by `berth up`.\nendpoint = \"{endpoint}\"\nport_range = \"{first}-{}\"\nkind = \"virtual\"\nexclusive = true\n",
+        "endpoint = \"{endpoint}\"\nport_range = \"{first}-{}\"\nkind = \"virtual\"\nexclusive = true\n",
         first + 99
     );
-    std::fs::write(&config, toml).with_context(|| format!("cannot write {}", config.display()))?;
+    write_config(&config, &toml)?;
     let agent = local.program("berth-agent")?;
     if !data.join("identity/node.json").is_file() {
-        join(client, &agent, &data, endpoint, &name).await?;
+        join(client, &agent, (&config, &data), endpoint, &name).await?;
     }
     let args = vec![
         "run".into(),
@@ -143,7 +147,7 @@ async fn node(
 async fn join(
     client: &Client,
     agent: &Path,
-    data: &Path,
+    (config, data): (&Path, &Path),
     endpoint: &str,
     name: &str,
 ) -> Result<()> {
@@ -153,15 +157,10 @@ async fn join(
     };
     let token: TokenView = client.post("/v1/tokens", &body).await?;
     let output = Command::new(agent)
-        .args([
-            "join",
-            endpoint,
-            "--token",
-            &token.token,
-            "--name",
-            name,
-            "--data",
-        ])
+        .args(["join", endpoint, "--token", &token.token, "--name", name])
+        .arg("--config")
+        .arg(config)
+        .arg("--data")
         .arg(data)
         .stdin(Stdio::null())
         .output()
@@ -173,6 +172,12 @@ async fn join(
         );
     }
     Ok(())
+}
+
+/// Each part is told its file, so that none reads what a package put into /etc/berth.
+fn write_config(path: &Path, toml: &str) -> Result<()> {
+    std::fs::write(path, format!("# Written by `berth up`.\n{toml}"))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 async fn await_address(
