@@ -56,17 +56,16 @@ impl Gateway {
         for (index, listener) in listeners.into_iter().enumerate() {
             let (tls, shared) = (tls.clone(), Arc::clone(&shared));
             let finished = Finished(Arc::clone(&shared));
-            gateway.start(&format!("gateway-{index}"), move || {
+            gateway.start(&format!("gateway-{index}"), finished, move || {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
                 Ok(async move {
                     let worker = Rc::new(Worker::new(shared, index));
                     worker::run(worker, listener, tls).await;
-                    drop(finished);
                 })
             })?;
         }
         let for_admin = Arc::clone(&shared);
-        gateway.start("gateway-admin", move || {
+        gateway.start("gateway-admin", (), move || {
             let listener = tokio::net::TcpListener::from_std(admin)?;
             Ok(admin::run(for_admin, listener))
         })?;
@@ -74,16 +73,20 @@ impl Gateway {
         Ok(gateway)
     }
 
-    /// Runs a future on a new thread with a runtime of its own; returns once that is up.
+    /// Runs a future on a new thread with a runtime of its own; returns once that is up. `last` is dropped
+    /// when the thread has let go of everything else, its connections above all.
     fn start<F: Future<Output = ()>>(
         &mut self,
         name: &str,
+        last: impl Send + 'static,
         make: impl FnOnce() -> std::io::Result<F> + Send + 'static,
     ) -> Result<(), GatewayError> {
         let (up, is_up) = mpsc::sync_channel(1);
         let thread = Builder::new()
             .name(name.to_owned())
             .spawn(move || {
+                // Declared first, so dropped after the runtime.
+                let _last = last;
                 let made = runtime::Builder::new_current_thread()
                     .enable_all()
                     .build_local(runtime::LocalOptions::default());
@@ -135,7 +138,7 @@ impl Drop for Gateway {
     }
 }
 
-/// Counts a thread as finished when it ends, however it ends.
+/// Counts a thread as finished when it is dropped, however that comes about.
 struct Finished(Arc<Shared>);
 
 impl Drop for Finished {
@@ -195,8 +198,8 @@ impl Handle {
     }
 
     /// Stops in an orderly way: accepts no more connections, answers with `connection: close`, and
-    /// returns when all connections are closed, or after `timeout`, when the rest is cut off. True if none had
-    /// to be. The admin port answers until the [`Gateway`] is dropped. Needs a tokio runtime.
+    /// returns when all connections are closed, or after `timeout`, when the rest is cut off. True if none
+    /// had to be. The admin port answers until the [`Gateway`] is dropped. Needs a tokio runtime.
     pub async fn drain(&self, timeout: Duration) -> bool {
         let shared = &self.0;
         let until = Instant::now() + timeout;
