@@ -3,9 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// An error of the admin API, `application/problem+json`.
-#[derive(
-    Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error, utoipa::ToSchema,
-)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{title}: {detail}")]
 pub struct Problem {
     /// `urn:berth:problem:CODE`; CODE is stable.

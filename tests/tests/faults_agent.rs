@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use berth_tests::{Cluster, Load, Mode, Options, until};
 
 const MODULE: &str = env!("CARGO_BIN_EXE_test-module");
@@ -122,7 +122,7 @@ async fn an_instance_that_is_killed_is_back_and_the_event_says_why() -> Result<(
     let load = Load::start(&cluster.client, "echo", 3, 1_000);
     load.pass(50).await?;
     let (id, start, pid) = cluster.runs("echo").await?[0].clone();
-    let pid = i32::try_from(pid.expect("a pid"))?;
+    let pid = i32::try_from(pid.context("a pid")?)?;
     nix::sys::signal::kill(
         nix::unistd::Pid::from_raw(pid),
         nix::sys::signal::Signal::SIGKILL,

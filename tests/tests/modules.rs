@@ -13,14 +13,13 @@ async fn misbehave(
     let cluster = Cluster::start(Options::nodes(1), MODULE).await?;
     cluster.push("echo", "1.0.0", mode)?;
     cluster.client.deploy("echo", Some(1)).await?;
-    let mut last = None;
     until(&format!("{mode:?} to be named"), || async {
         let view = cluster.client.service("echo").await?;
         Ok((seen(&view), view))
     })
     .await?;
-    last.replace(cluster.client.service("echo").await?);
-    Ok((cluster, last.expect("just set")))
+    let view = cluster.client.service("echo").await?;
+    Ok((cluster, view))
 }
 
 /// Deleting it ends everything that it started.
