@@ -131,7 +131,8 @@ async fn node(
     );
     write_config(&config, &toml)?;
     let agent = local.program("berth-agent")?;
-    if !data.join("identity/node.json").is_file() {
+    let joined = data.join("identity/node.json").is_file();
+    if !joined || !is_known(client, &name).await? {
         join(client, &agent, (&config, &data), endpoint, &name).await?;
     }
     let args = vec![
@@ -142,6 +143,12 @@ async fn node(
         text(&data)?,
     ];
     process::start(local, record, &name, agent, args)
+}
+
+/// Whether the fleet has the node still: one that was removed joins anew.
+async fn is_known(client: &Client, name: &str) -> Result<bool> {
+    let nodes: List<NodeView> = client.get("/v1/nodes").await?;
+    Ok(nodes.items.iter().any(|node| node.name.as_str() == name))
 }
 
 async fn join(
