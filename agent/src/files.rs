@@ -73,9 +73,14 @@ pub fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     }
 }
 
-/// Makes a folder with its parents.
+/// Makes a folder with its parents, for this user only: environments of modules lie below.
 pub fn make_dir(path: &Path) -> Result<(), FileError> {
-    std::fs::create_dir_all(path).map_err(FileError::of("make", path))
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(FileError::of("make", path))
 }
 
 /// Deletes a folder with all that is in it; an absent one is no error.

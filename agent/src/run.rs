@@ -36,6 +36,18 @@ pub enum RunError {
     /// The configured endpoint is none.
     #[error(transparent)]
     Endpoint(#[from] ConnectError),
+    /// Gateways on other machines would dial their own loopback.
+    #[error(
+        "the coordinator is on another machine ({endpoint}), and instances would be reached at {address}, \
+         which is every machine's own: set address in agent.toml to an address of this machine that \
+         the gateways can dial"
+    )]
+    Unreachable {
+        /// The coordinator.
+        endpoint: String,
+        /// The configured address.
+        address: std::net::IpAddr,
+    },
     /// The runtime cannot be used.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
@@ -52,6 +64,23 @@ pub enum RunError {
     Task(&'static str),
 }
 
+/// A loopback address serves only where everything is on one machine.
+fn check_address(endpoint: &str, address: std::net::IpAddr) -> Result<(), RunError> {
+    let host = endpoint.rsplit_once(':').map_or(endpoint, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let local = host == "localhost"
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback());
+    if local || !address.is_loopback() {
+        return Ok(());
+    }
+    Err(RunError::Unreachable {
+        endpoint: endpoint.to_owned(),
+        address,
+    })
+}
+
 /// Runs until `stop` resolves; then all tasks end at once, and the instances go on.
 pub async fn run(
     config: &Config,
@@ -65,6 +94,7 @@ pub async fn run(
         Some(endpoint) => normalize(endpoint)?,
         None => identity.endpoint.clone(),
     };
+    check_address(&endpoint, config.address)?;
     let facts = facts::gather(config, data.root());
     let boot_id = facts.boot_id.clone();
     let settings = Settings {
@@ -136,4 +166,26 @@ pub async fn run(
     };
     tracing::error!(task = ended, after = ?clock::now().since(started), "a task ended");
     Err(RunError::Task(ended))
+}
+
+#[cfg(test)]
+mod address_tests {
+    use super::check_address;
+
+    #[test]
+    fn a_remote_fleet_needs_an_address_that_can_be_dialled() {
+        let loopback = "127.0.0.1".parse().unwrap();
+        let real = "10.0.0.7".parse().unwrap();
+        for here in ["127.0.0.1:7450", "localhost:7450", "[::1]:7450"] {
+            assert!(check_address(here, loopback).is_ok(), "{here}");
+        }
+        for there in [
+            "10.0.0.1:7450",
+            "control.example:7450",
+            "[2001:db8::1]:7450",
+        ] {
+            assert!(check_address(there, loopback).is_err(), "{there}");
+            assert!(check_address(there, real).is_ok(), "{there}");
+        }
+    }
 }

@@ -63,6 +63,9 @@ async fn pushing_again_changes_nothing_and_another_package_of_the_same_version_i
         .push("echo", "1.0.0", Mode::Exit)
         .expect_err("another digest");
     let text = format!("{refused:#}");
-    assert!(text.contains("1.0.0") && text.contains("never changes"), "{text}");
+    assert!(
+        text.contains("1.0.0") && text.contains("never changes"),
+        "{text}"
+    );
     Ok(())
 }
