@@ -203,6 +203,22 @@ impl Reader<'_> {
 mod tests {
     use super::*;
 
+    /// As shipped, and with every key taken out of its comment: prose lines begin with "# ".
+    fn shipped(text: &str) -> [String; 2] {
+        let lines = text.lines().map(|line| match line.strip_prefix('#') {
+            Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase() || c == '[') => key,
+            _ => line,
+        });
+        [text.to_owned(), lines.collect::<Vec<_>>().join("\n")]
+    }
+
+    #[test]
+    fn the_shipped_file_parses_also_with_its_keys_taken_out_of_the_comments() {
+        for text in shipped(include_str!("../../systemd/agent.toml")) {
+            Config::parse(&text, "agent.toml").unwrap();
+        }
+    }
+
     #[test]
     fn every_mistake_is_told_at_once() {
         let text = "endpoint = 5\nport_range = \"9-8\"\nkind = \"cloud\"\nlog_budget = \"1\"\ntypo = 1\n\

@@ -181,6 +181,22 @@ mod tests {
         ControlConfig::from_keys(Keys::parse(Path::new("c.toml"), text.to_owned())?)
     }
 
+    /// As shipped, and with every key taken out of its comment: prose lines begin with "# ".
+    fn shipped(text: &str) -> [String; 2] {
+        let lines = text.lines().map(|line| match line.strip_prefix('#') {
+            Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase() || c == '[') => key,
+            _ => line,
+        });
+        [text.to_owned(), lines.collect::<Vec<_>>().join("\n")]
+    }
+
+    #[test]
+    fn the_shipped_file_parses_also_with_its_keys_taken_out_of_the_comments() {
+        for text in shipped(include_str!("../../../systemd/coordinator.toml")) {
+            parse(&text).unwrap();
+        }
+    }
+
     #[test]
     fn nothing_is_needed_and_everything_can_be_said() {
         assert_eq!(parse("").unwrap(), ControlConfig::default());

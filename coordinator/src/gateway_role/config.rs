@@ -94,6 +94,22 @@ mod tests {
         Config::from_keys(Keys::parse(Path::new("g.toml"), text.to_owned())?)
     }
 
+    /// As shipped, and with every key taken out of its comment: prose lines begin with "# ".
+    fn shipped(text: &str) -> [String; 2] {
+        let lines = text.lines().map(|line| match line.strip_prefix('#') {
+            Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase() || c == '[') => key,
+            _ => line,
+        });
+        [text.to_owned(), lines.collect::<Vec<_>>().join("\n")]
+    }
+
+    #[test]
+    fn the_shipped_file_parses_also_with_its_keys_taken_out_of_the_comments() {
+        for text in shipped(include_str!("../../../systemd/gateway.toml")) {
+            parse(&text).unwrap();
+        }
+    }
+
     #[test]
     fn its_own_keys_and_the_data_planes_are_on_one_level() {
         let config = parse("name = \"edge-1\"\nlisten = \"127.0.0.1:0\"\nthreads = 2\n").unwrap();
