@@ -28,6 +28,12 @@ impl Backoff {
         bound.mul_f64(rand::random_range(0.1..=1.0))
     }
 
+    /// From now on the bound does not go beyond `most`.
+    pub fn limit(&mut self, most: Duration) {
+        self.most = most.max(self.first);
+        self.bound = self.bound.min(self.most);
+    }
+
     /// It worked: begin anew.
     pub fn reset(&mut self) {
         self.bound = self.first;
@@ -45,6 +51,10 @@ mod tests {
         assert!(backoff.wait() <= first);
         for _ in 0..20 {
             assert!(backoff.wait() <= Duration::from_secs(15));
+        }
+        backoff.limit(Duration::from_secs(1));
+        for _ in 0..20 {
+            assert!(backoff.wait() <= Duration::from_secs(1));
         }
         backoff.reset();
         assert!(backoff.wait() <= first);

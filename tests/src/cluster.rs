@@ -1,5 +1,6 @@
 //! A whole Berth: coordinator, gateway, agents.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use crate::{Client, Daemon, Mode, PortSlice, bin, stage, until, until_some};
+use crate::{Client, Daemon, Mode, Outcome, PortSlice, bin, stage, until, until_some};
 
 /// What a cluster is made of.
 #[derive(Debug, Clone)]
@@ -228,6 +229,56 @@ impl Cluster {
             .iter()
             .map(|i| (i.status.id.to_string(), i.status.start, i.status.pid))
             .collect())
+    }
+
+    /// Runs `berth-coordinator backup` or `restore` on the coordinator's folder.
+    pub fn coordinator_task(&self, task: &str, file: &Path) -> Result<()> {
+        let data = self.home().join("coordinator");
+        let output = Command::new(bin("berth-coordinator")?)
+            .arg(task)
+            .arg(file)
+            .arg("--data")
+            .arg(&data)
+            .output()?;
+        if !output.status.success() {
+            bail!("{task}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    }
+
+    /// Waits until the line of every answered request is there, and fails if one is there twice.
+    pub async fn assert_lines(&self, service: &str, outcome: &Outcome) -> Result<()> {
+        until("every answered request's line", || async {
+            let lines = self.lines(service).await?;
+            let missing = outcome
+                .answered
+                .iter()
+                .filter(|n| !lines.contains_key(n))
+                .count();
+            Ok((missing == 0, missing))
+        })
+        .await?;
+        let lines = self.lines(service).await?;
+        let doubled: Vec<_> = outcome
+            .answered
+            .iter()
+            .filter(|n| lines.get(n).is_some_and(|count| *count > 1))
+            .collect();
+        if !doubled.is_empty() {
+            bail!("lines that are there more than once: {doubled:?}");
+        }
+        Ok(())
+    }
+
+    /// How often each request's line is in the logs.
+    async fn lines(&self, service: &str) -> Result<BTreeMap<u64, u32>> {
+        let mut count = BTreeMap::new();
+        for line in self.client.logs(service).await? {
+            if let Some(number) = line.text.strip_prefix("request ") {
+                *count.entry(number.parse()?).or_default() += 1;
+            }
+        }
+        Ok(count)
     }
 
     /// Starts another gateway process on the same folder, as a supervisor would.

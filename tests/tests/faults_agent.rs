@@ -1,22 +1,9 @@
 //! What an agent's or a node's death costs: nothing that was acknowledged.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context, Result};
 use berth_tests::{Cluster, Load, Mode, Options, until};
 
 const MODULE: &str = env!("CARGO_BIN_EXE_test-module");
-
-/// How often each request's line is in the logs.
-async fn lines(cluster: &Cluster, service: &str) -> Result<BTreeMap<u64, u32>> {
-    let mut count = BTreeMap::new();
-    for line in cluster.client.logs(service).await? {
-        if let Some(number) = line.text.strip_prefix("request ") {
-            *count.entry(number.parse()?).or_default() += 1;
-        }
-    }
-    Ok(count)
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killing_an_agent_loses_no_request_no_line_and_restarts_nothing() -> Result<()> {
@@ -41,23 +28,7 @@ async fn killing_an_agent_loses_no_request_no_line_and_restarts_nothing() -> Res
         outcome.by_instance
     );
     assert_eq!(cluster.runs("echo").await?, before, "nothing was restarted");
-    until("every answered request's line", || async {
-        let lines = lines(&cluster, "echo").await?;
-        let missing = outcome
-            .answered
-            .iter()
-            .filter(|n| !lines.contains_key(n))
-            .count();
-        Ok((missing == 0, missing))
-    })
-    .await?;
-    let doubled: Vec<_> = lines(&cluster, "echo")
-        .await?
-        .into_iter()
-        .filter(|(n, count)| *n >= 1_000 && *count > 1)
-        .collect();
-    assert!(doubled.is_empty(), "doubled lines: {doubled:?}");
-    Ok(())
+    cluster.assert_lines("echo", &outcome).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -113,6 +84,28 @@ async fn a_node_that_disappears_is_lost_after_its_lease_and_replaced() -> Result
     })
     .await?;
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_node_without_room_elsewhere_is_said_so() -> Result<()> {
+    let options = Options {
+        coordinator: "node_lease = \"2s\"\nheartbeat = \"500ms\"\n".to_owned(),
+        ..Options::nodes(2)
+    };
+    let mut cluster = Cluster::start(options, MODULE).await?;
+    cluster.deploy("echo", Mode::Good, 2).await?;
+    cluster.agents[0].kill();
+    until("the status to say that there is no node", || async {
+        let status = cluster.client.status().await?;
+        let said = status
+            .problems
+            .iter()
+            .any(|p| p.subject.contains("echo") && p.message.contains("no node"));
+        Ok((said, status))
+    })
+    .await?;
+    cluster.agents[0].restart()?;
+    cluster.wait_ready("echo", 2).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -21,10 +21,38 @@ async fn killing_the_coordinator_fails_no_request_and_restarts_nothing() -> Resu
         cluster.coordinator.restart()?;
         cluster.wait_connected().await?;
     }
-    load.end().await?.assert_none_failed();
+    let outcome = load.end().await?;
+    outcome.assert_none_failed();
     cluster.wait_ready("echo", 2).await?;
     assert_eq!(cluster.runs("echo").await?, before);
-    Ok(())
+    cluster.assert_lines("echo", &outcome).await
+}
+
+/// A backup that knows less than what runs: nothing is restarted, and the agents take orders again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restoring_an_older_backup_restarts_nothing() -> Result<()> {
+    let mut cluster = Cluster::start(Options::nodes(3), MODULE).await?;
+    cluster.deploy("echo", Mode::Good, 2).await?;
+    let file = cluster.home().join("backup.db");
+    cluster.coordinator_task("backup", &file)?;
+    // Later than the backup: more orders, which the restored coordinator's must still come after.
+    cluster.client.scale("echo", 3).await?;
+    cluster.wait_ready("echo", 3).await?;
+    cluster.client.scale("echo", 2).await?;
+    cluster.wait_ready("echo", 2).await?;
+    let before = cluster.runs("echo").await?;
+    let load = Load::start(&cluster.client, "echo", 2, 1_000);
+    load.pass(30).await?;
+    cluster.coordinator.kill();
+    cluster.coordinator_task("restore", &file)?;
+    cluster.coordinator.restart()?;
+    cluster.wait_connected().await?;
+    cluster.wait_ready("echo", 2).await?;
+    load.pass(30).await?;
+    load.end().await?.assert_none_failed();
+    assert_eq!(cluster.runs("echo").await?, before);
+    cluster.client.scale("echo", 3).await?;
+    cluster.wait_ready("echo", 3).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

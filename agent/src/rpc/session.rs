@@ -91,20 +91,30 @@ fn is_expired(ended: &Ended) -> bool {
     text.contains("CertificateExpired") || text.contains("certificate expired")
 }
 
+/// Longest wait between two attempts where the lease does not ask for a shorter one.
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
+
+/// Least upper bound of the wait, whatever the coordinator says of its lease.
+const SHORTEST_LIMIT: Duration = Duration::from_millis(500);
+
 impl Session {
     /// Runs for ever.
     pub async fn run(self) {
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(15));
+        let mut backoff = Backoff::new(Duration::from_millis(200), LONGEST_WAIT);
         let mut collector = Collector::new(self.runtime.clone());
         loop {
-            let mut welcomed = false;
+            let mut welcomed = None;
             let ended = match self.once(&mut collector, &mut welcomed).await {
                 Ok(never) => match never {},
                 Err(Ended::Ending) => return,
                 Err(ended) => ended,
             };
             self.channel.send_replace(None);
-            if welcomed {
+            if let Some(lease) = welcomed {
+                // However long the coordinator is away: once it is back, its lease must not be over
+                // before this node has tried again.
+                let third = (lease / 3).clamp(SHORTEST_LIMIT, LONGEST_WAIT);
+                backoff.limit(third);
                 backoff.reset();
             }
             let error = crate::chain(&ended);
@@ -123,7 +133,7 @@ impl Session {
     async fn once(
         &self,
         collector: &mut Collector,
-        welcomed: &mut bool,
+        welcomed: &mut Option<Duration>,
     ) -> Result<std::convert::Infallible, Ended> {
         let identity = self.identity.borrow().clone();
         let channel = Dialer::mutual(&self.endpoint, &identity)?.connect().await?;
@@ -141,7 +151,7 @@ impl Session {
         let answer = client.session(ReceiverStream::new(queue));
         let mut inbound = patient(answer).await??.into_inner();
         let welcome = self.welcome(&mut inbound).await?;
-        *welcomed = true;
+        *welcomed = Some(Duration::from_millis(welcome.lease_ms));
         tracing::info!(
             node = welcome.node,
             endpoint = self.endpoint,
