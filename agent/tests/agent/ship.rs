@@ -77,36 +77,3 @@ async fn an_idle_agent_sleeps() {
     // measured by the benchmark.)
     assert!(used <= 15, "{used} ticks in five seconds of nothing to do");
 }
-
-/// From a desired set to the report of health, in milliseconds, and the agent's memory. Run by hand:
-/// `cargo nextest run -p berth-agent --run-ignored only --no-capture`.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
-async fn how_long_a_start_takes() {
-    let coordinator = Coordinator::start().await;
-    let package = Package::quick(&coordinator);
-    let node = Node::running(&coordinator);
-    coordinator.hello(1).await;
-    let mut taken = Vec::new();
-    for round in 1..=20u32 {
-        let id = format!("web.1.0.{round}");
-        let begin = std::time::Instant::now();
-        coordinator.desire(order(u64::from(round)), &[package.spec(&id, "serve")]);
-        coordinator.phase(&id, Phase::Healthy).await;
-        taken.push(begin.elapsed().as_millis());
-    }
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.agent_pid())).unwrap();
-    let rss = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS"))
-        .unwrap();
-    println!("{taken:?} ms; {rss}");
-    println!(
-        "{}",
-        node.log()
-            .lines()
-            .filter(|l| l.contains(".20"))
-            .collect::<Vec<_>>()
-            .join("\n")
-    );
-}

@@ -55,6 +55,42 @@ impl Progress {
     }
 }
 
+/// Instances that get ready, one by one; cleared when dropped.
+pub(crate) struct Instances(Option<ProgressBar>);
+
+impl Instances {
+    /// A bar for the service `name` if standard error is a terminal.
+    pub(crate) fn new(name: &str) -> Self {
+        Self(std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(0);
+            if let Ok(style) =
+                ProgressStyle::with_template("{prefix} [{bar:20}] {pos}/{len} ready  {wide_msg}")
+            {
+                bar.set_style(style);
+            }
+            bar.set_prefix(name.to_owned());
+            bar
+        }))
+    }
+
+    /// So many of `wanted` are ready, and why not more. False if there is no bar to show it.
+    pub(crate) fn at(&mut self, ready: u64, wanted: u64, why: &str) -> bool {
+        let Some(bar) = &self.0 else { return false };
+        bar.set_length(wanted);
+        bar.set_position(ready);
+        bar.set_message(why.to_owned());
+        true
+    }
+}
+
+impl Drop for Instances {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 /// A line to standard error about how things go.
 pub(crate) fn note(text: &str) {
     // When standard error is gone, nobody wants to know.

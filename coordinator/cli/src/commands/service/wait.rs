@@ -12,7 +12,7 @@ use reqwest::Method;
 
 use crate::client::Client;
 use crate::output;
-use crate::progress::note;
+use crate::progress::{Instances, note};
 use crate::sse::Reader;
 
 /// Pause before a broken stream is opened again.
@@ -98,8 +98,9 @@ async fn follow(
     last: &mut ServiceView,
     done: impl Fn(Option<&ServiceView>) -> bool,
 ) -> Result<()> {
+    let mut bar = Instances::new(name.as_str());
     loop {
-        match once(client, name, last, &done).await {
+        match once(client, name, &mut bar, last, &done).await {
             Ok(true) => return Ok(()),
             Err(error) if is_gone(&error) && done(None) => return Ok(()),
             Err(error) if error.is::<Problem>() => return Err(error),
@@ -112,6 +113,7 @@ async fn follow(
 async fn once(
     client: &Client,
     name: &ServiceName,
+    bar: &mut Instances,
     last: &mut ServiceView,
     done: &impl Fn(Option<&ServiceView>) -> bool,
 ) -> Result<bool> {
@@ -121,7 +123,7 @@ async fn once(
         match event.name.as_str() {
             "service" => {
                 let view: ServiceView = serde_json::from_str(&event.data)?;
-                tell_progress(last, &view);
+                tell_progress(bar, last, &view);
                 *last = view;
                 if done(Some(last)) {
                     return Ok(true);
@@ -144,13 +146,18 @@ fn deleted(name: &ServiceName) -> Problem {
     Problem::not_found(format!("{name} was deleted meanwhile"))
 }
 
-fn tell_progress(before: &ServiceView, now: &ServiceView) {
+/// Tells how far it is: a bar on a terminal, a line for each change elsewhere.
+fn tell_progress(bar: &mut Instances, before: &ServiceView, now: &ServiceView) {
+    let why = now.reasons.first().cloned().unwrap_or_default();
+    if bar.at(u64::from(now.ready), u64::from(now.replicas), &why) {
+        return;
+    }
     if before.ready != now.ready || before.reasons != now.reasons {
-        let why = now
-            .reasons
-            .first()
-            .map(|r| format!(": {r}"))
-            .unwrap_or_default();
+        let why = if why.is_empty() {
+            why
+        } else {
+            format!(": {why}")
+        };
         note(&format!(
             "{}: {} of {} ready{why}",
             now.name, now.ready, now.replicas
