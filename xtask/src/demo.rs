@@ -46,6 +46,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     };
     // What an earlier demo left behind (it was killed, say) goes first.
     demo.down()?;
+    demo.forget()?;
     let served = demo
         .serve(began)
         .and_then(|()| if options.once { Ok(()) } else { demo.wait() });
@@ -80,6 +81,16 @@ impl Demo {
 
     fn down(&self) -> Result<()> {
         run::output(self.berth().arg("down").arg("--data").arg(self.data())).map(|_| ())
+    }
+
+    /// Every demo begins anew: a detector that was built again is another package, which a coordinator
+    /// that knows the old one rightly refuses under the same version. Only what `berth up` made goes.
+    fn forget(&self) -> Result<()> {
+        let data = self.data();
+        if !data.join("up.json").is_file() {
+            return Ok(());
+        }
+        std::fs::remove_dir_all(&data).with_context(|| format!("cannot clear {}", data.display()))
     }
 
     fn serve(&self, began: Instant) -> Result<()> {
