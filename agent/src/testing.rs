@@ -24,5 +24,6 @@ pub(crate) fn spec(id: &str) -> InstanceSpec {
         manifest: manifest::parse(MANIFEST, "berth.toml").unwrap(),
         env: BTreeMap::new(),
         intent: Intent::Run,
+        task: None,
     }
 }

@@ -80,6 +80,7 @@ async fn wrong_tokens_and_requests_are_refused() {
         csr: broken(&key).into(),
         name: "n1".to_owned(),
         facts: None,
+        ..Default::default()
     };
     let channel = running.channel(None).await.unwrap();
     let answer = EnrollmentClient::new(channel).join(request).await;
@@ -95,6 +96,7 @@ async fn fetch(running: &Running, identity: Option<(&str, &KeyPair)>) -> Result<
     let request = FetchBlobRequest {
         blob: format!("blake3:{}", "0".repeat(64)),
         offset: 0,
+        ..Default::default()
     };
     match AgentsClient::new(channel).fetch_blob(request).await {
         // Past the door: there is no such blob.

@@ -233,6 +233,7 @@ async fn an_archive_is_fetched_from_any_offset() {
         let request = FetchBlobRequest {
             blob: blob.clone(),
             offset: offset as u64,
+            ..Default::default()
         };
         let mut chunks = client.fetch_blob(request).await.unwrap().into_inner();
         let mut got = Vec::new();
@@ -244,12 +245,14 @@ async fn an_archive_is_fetched_from_any_offset() {
     let behind = FetchBlobRequest {
         blob,
         offset: whole.len() as u64 + 1,
+        ..Default::default()
     };
     assert_eq!(code(client.fetch_blob(behind).await), Code::OutOfRange);
     // Uploaded, but no model's: not for nodes.
     let unregistered = FetchBlobRequest {
         blob: running.upload(b"something").await,
         offset: 0,
+        ..Default::default()
     };
     assert_eq!(code(client.fetch_blob(unregistered).await), Code::NotFound);
     running.stop().await;

@@ -121,6 +121,16 @@ name!(
     "model"
 );
 name!(
+    /// A configured Kubernetes cluster's name.
+    ClusterName,
+    "cluster"
+);
+name!(
+    /// A job's name, unique in a fleet and never shared with a service.
+    JobName,
+    "job"
+);
+name!(
     /// A gateway process's name.
     GatewayName,
     "gateway"

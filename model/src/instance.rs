@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{BlobDigest, PackageDigest};
 use crate::id::{InstanceId, NodeName};
+use crate::job::{TaskOutput, TaskSpec};
 use crate::manifest::Manifest;
 use crate::node::RuntimeKind;
-use crate::time::{Span, Timestamp};
+use crate::time::{Bytes, Span, Timestamp};
 
 /// What an agent needs to run one instance: one entry of its desired set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +36,9 @@ pub struct InstanceSpec {
     pub env: BTreeMap<String, String>,
     /// Whether it shall run or stop.
     pub intent: Intent,
+    /// Set for a task of a job: it runs once, to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskSpec>,
 }
 
 /// What the coordinator wants of an instance.
@@ -150,6 +154,56 @@ pub enum Reason {
         /// What is wrong and what to do.
         error: String,
     },
+    /// It used more memory than it may.
+    OutOfMemory {
+        /// Which named process was ended.
+        process: String,
+        /// Its limit in bytes, if known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<u64>,
+        /// The most it used in bytes, if known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        peak: Option<u64>,
+    },
+    /// The model cannot be loaded.
+    ModelLoad {
+        /// The model server's own words.
+        error: String,
+    },
+    /// The container image cannot be had.
+    Image {
+        /// The image.
+        image: String,
+        /// What building or pulling said, and what to do.
+        error: String,
+    },
+    /// Kubernetes finds no place for its Pod.
+    Unschedulable {
+        /// The scheduler's words.
+        error: String,
+    },
+    /// Kubernetes refuses to make its Pod: a quota, an admission rule, a missing right.
+    Refused {
+        /// Its words, and what to do.
+        error: String,
+    },
+    /// Its Pod was evicted from its machine.
+    Evicted {
+        /// The kubelet's words.
+        error: String,
+    },
+    /// Somebody else deleted what it ran in.
+    Deleted {
+        /// What is gone, as in `Job berth-web-1-0-1`.
+        what: String,
+    },
+    /// It ran longer than its deadline.
+    DeadlineExceeded {
+        /// The deadline in milliseconds.
+        after_ms: u64,
+    },
+    /// A task did all of its work.
+    Completed,
     /// It was stopped because that was wanted.
     StopRequested,
     /// It had to be killed after the stop grace.
@@ -199,6 +253,34 @@ impl std::fmt::Display for Reason {
             Self::Rebooted => f.write_str("the machine was restarted"),
             Self::Package { error } => write!(f, "package: {error}"),
             Self::Node { error } => write!(f, "node: {error}"),
+            Self::OutOfMemory {
+                process,
+                limit,
+                peak,
+            } => {
+                write!(f, "out of memory: {process} was ended")?;
+                if let Some(limit) = limit {
+                    write!(f, "; its limit is {}", Bytes(*limit))?;
+                }
+                if let Some(peak) = peak {
+                    write!(f, ", the most it used {}", Bytes(*peak))?;
+                }
+                Ok(())
+            }
+            Self::ModelLoad { error } => write!(f, "the model cannot be loaded: {error}"),
+            Self::Image { image, error } => write!(f, "image {image}: {error}"),
+            Self::Unschedulable { error } => write!(f, "unschedulable: {error}"),
+            Self::Refused { error } => write!(f, "refused by Kubernetes: {error}"),
+            Self::Evicted { error } => write!(f, "evicted: {error}"),
+            Self::Deleted { what } => write!(f, "{what} was deleted by somebody else"),
+            Self::DeadlineExceeded { after_ms } => {
+                write!(
+                    f,
+                    "deadline: it ran longer than {}",
+                    Span::millis(*after_ms)
+                )
+            }
+            Self::Completed => f.write_str("completed"),
             Self::StopRequested => f.write_str("stopped as requested"),
             Self::KilledAfterGrace => f.write_str("killed: it ignored SIGTERM for its stop grace"),
             Self::Unknown => f.write_str("a reason that this version does not know"),
@@ -236,6 +318,9 @@ pub struct InstanceStatus {
     /// The spec it runs, so that a restored coordinator can adopt it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<PackageDigest>,
+    /// Of a task that ended well: what it left, already on the coordinator's disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<TaskOutput>,
 }
 
 /// What the store keeps of an instance.

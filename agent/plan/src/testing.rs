@@ -28,6 +28,7 @@ pub(crate) fn spec(text: &str, intent: Intent) -> InstanceSpec {
         manifest: manifest::parse(manifest, "berth.toml").unwrap(),
         env: BTreeMap::new(),
         intent,
+        task: None,
     }
 }
 

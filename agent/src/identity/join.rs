@@ -51,6 +51,7 @@ pub async fn join(data: &DataDir, request: JoinRequest<'_>) -> Result<Identity, 
         csr: key.request(name)?.into(),
         name: name.to_owned(),
         facts: Some(request.facts.into()),
+        pod: None,
     };
     // From here on the channel is one whose server has proved itself.
     let channel = dialer.connect().await?;

@@ -97,6 +97,7 @@ async fn transfer(wanted: &Wanted, channel: Channel, file: &mut File) -> Result<
     let request = v1::FetchBlobRequest {
         blob: wanted.blob.to_string(),
         offset,
+        length: 0,
     };
     let mut client = AgentsClient::new(channel).max_decoding_message_size(16 << 20);
     let mut stream = limited(client.fetch_blob(request)).await?.into_inner();

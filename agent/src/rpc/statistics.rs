@@ -50,6 +50,7 @@ impl Collector {
                         rss_bytes: stats.rss_bytes,
                         cpu_ms_total: stats.cpu_ms,
                         processes: stats.processes,
+                        metrics: String::new(),
                     }
                 })
                 .collect();

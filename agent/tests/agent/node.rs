@@ -223,6 +223,7 @@ impl Package {
             manifest: self.summary.manifest.clone(),
             env: BTreeMap::from([(MODE.to_owned(), mode.to_owned())]),
             intent: Intent::Run,
+            task: None,
         }
     }
 }

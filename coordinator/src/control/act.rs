@@ -107,6 +107,7 @@ fn create(world: &mut World, id: InstanceId, node: NodeName) {
             pid: None,
             since: world.wall,
             digest: None,
+            output: None,
         },
         created: world.wall,
     };

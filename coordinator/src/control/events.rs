@@ -299,6 +299,7 @@ mod tests {
             pid: None,
             since: Timestamp(0),
             digest: None,
+            output: None,
         };
         let event = Happened::InstanceFailed(&status).event(7, Timestamp(5));
         assert_eq!((event.seq, event.level), (7, Level::Error));

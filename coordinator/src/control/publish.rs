@@ -179,5 +179,6 @@ fn build(world: &World, record: &InstanceRecord) -> Option<InstanceSpec> {
         manifest,
         env: revision.env.clone(),
         intent: intent(record),
+        task: None,
     })
 }

@@ -276,6 +276,7 @@ pub(crate) fn status(id: &str, phase: Phase) -> InstanceStatus {
         pid: Some(1),
         since: Timestamp(0),
         digest: None,
+        output: None,
     }
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use berth_proto::v1::agents_server::Agents;
 use berth_proto::v1::{
-    AgentMessage, BlobChunk, CoordinatorMessage, FetchBlobRequest, LogAck, LogBatch,
+    AgentMessage, BlobChunk, CoordinatorMessage, FetchBlobRequest, LogAck, LogBatch, OutputChunk,
+    OutputReply,
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -46,5 +47,12 @@ impl Agents for Service {
             .await
             .map_err(|problem| status(&problem))?;
         Ok(ship::open(&self.0, node, request.into_inner()))
+    }
+
+    async fn put_output(
+        &self,
+        _: Request<Streaming<OutputChunk>>,
+    ) -> Result<Response<OutputReply>, Status> {
+        Err(Status::unimplemented("this coordinator runs no jobs yet"))
     }
 }

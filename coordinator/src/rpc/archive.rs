@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use berth_model::digest::BlobDigest;
 use berth_proto::v1::{BlobChunk, FetchBlobRequest};
 use futures_util::StreamExt;
-use tokio::io::AsyncSeekExt;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 use tonic::{Response, Status};
 
@@ -49,7 +49,11 @@ pub(super) async fn fetch(
         .await
         .map_err(|error| Status::internal(error.to_string()))?;
     let figures = Arc::clone(edge);
-    let chunks = ReaderStream::with_capacity(file, CHUNK).map(move |chunk| {
+    let length = match request.length {
+        0 => u64::MAX,
+        length => length,
+    };
+    let chunks = ReaderStream::with_capacity(file.take(length), CHUNK).map(move |chunk| {
         let data = chunk.map_err(|error| Status::internal(error.to_string()))?;
         let downloaded = &figures.figures.downloaded;
         downloaded.fetch_add(data.len() as u64, Ordering::Relaxed);

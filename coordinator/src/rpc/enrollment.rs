@@ -56,6 +56,7 @@ impl Enrollment for Service {
             name: name.to_string(),
             certificate,
             ca: self.0.authority.pem().to_owned(),
+            instance: None,
         }))
     }
 

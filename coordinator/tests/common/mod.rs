@@ -160,6 +160,7 @@ impl Running {
             csr: csr(key).into(),
             name: name.to_owned(),
             facts: Some(facts(name)),
+            ..Default::default()
         };
         let channel = self.channel(None).await.unwrap();
         let answer = EnrollmentClient::new(channel).join(request).await?;

@@ -20,6 +20,10 @@ impl From<InstanceStatus> for v1::InstanceStatus {
             pid: status.pid.unwrap_or_default(),
             since_unix_ms: status.since.0,
             digest: status.digest.map(|d| d.to_string()).unwrap_or_default(),
+            output_json: status
+                .output
+                .and_then(|output| serde_json::to_string(&output).ok())
+                .unwrap_or_default(),
         }
     }
 }
@@ -51,6 +55,7 @@ impl TryFrom<v1::InstanceStatus> for InstanceStatus {
                 "" => None,
                 text => Some(field("digest", text)?),
             },
+            output: optional("output_json", &status.output_json)?,
         })
     }
 }
@@ -69,6 +74,10 @@ impl From<InstanceSpec> for v1::InstanceSpec {
             manifest_json: serde_json::to_string(&spec.manifest).unwrap_or_default(),
             env: spec.env.into_iter().collect(),
             intent: word_of(&spec.intent),
+            task_json: spec
+                .task
+                .and_then(|task| serde_json::to_string(&task).ok())
+                .unwrap_or_default(),
         }
     }
 }
@@ -89,6 +98,18 @@ impl TryFrom<v1::InstanceSpec> for InstanceSpec {
             intent: word(&spec.intent).ok_or_else(|| {
                 ConvertError::new("intent", format!("unknown intent {:?}", spec.intent))
             })?,
+            task: optional("task_json", &spec.task_json)?,
         })
+    }
+}
+
+/// JSON, or nothing where the text is empty.
+fn optional<T: serde::de::DeserializeOwned>(
+    name: &'static str,
+    text: &str,
+) -> Result<Option<T>, ConvertError> {
+    match text {
+        "" => Ok(None),
+        text => json(name, text).map(Some),
     }
 }

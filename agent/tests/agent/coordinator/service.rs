@@ -45,6 +45,7 @@ impl v1::enrollment_server::Enrollment for Service {
                 name: name.to_owned(),
                 certificate: state.pki.sign(&request.csr, name, state.certificate_life),
                 ca: state.pki.ca_pem(),
+                ..Default::default()
             }))
         })
     }
@@ -75,6 +76,18 @@ fn authenticated<T>(request: &Request<T>) -> Result<(), Status> {
 impl v1::agents_server::Agents for Service {
     type SessionStream = UnboundedReceiverStream<Result<v1::CoordinatorMessage, Status>>;
     type FetchBlobStream = ReceiverStream<Result<v1::BlobChunk, Status>>;
+    async fn put_output(
+        &self,
+        request: Request<Streaming<v1::OutputChunk>>,
+    ) -> Result<Response<v1::OutputReply>, Status> {
+        let mut chunks = request.into_inner();
+        let mut bytes = 0;
+        while let Some(chunk) = chunks.message().await? {
+            bytes += chunk.data.len() as u64;
+        }
+        Ok(Response::new(v1::OutputReply { bytes }))
+    }
+
     type ShipLogsStream = UnboundedReceiverStream<Result<v1::LogAck, Status>>;
 
     async fn session(

@@ -81,6 +81,7 @@ fn status() -> InstanceStatus {
         pid: Some(7),
         since: Timestamp(1),
         digest: Some(format!("sha256:{}", "0".repeat(64)).parse().unwrap()),
+        output: None,
     }
 }
 

@@ -1,0 +1,172 @@
+//! Jobs: inference that runs to its end.
+//!
+//! A job's input is cut into shards, one per completion. A **task** is (job, index, attempt): one attempt to
+//! turn one shard into its output. Its identity is an [`InstanceId`] whose service is the job's name, whose
+//! revision is 1 (a job never changes), whose ordinal is the index and whose attempt is the attempt; so logs,
+//! fencing and desired sets treat tasks and instances alike.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{BlobDigest, PackageDigest};
+use crate::id::{IdError, InstanceId, JobName, ModelName, ServiceName, Slot};
+use crate::node::RuntimeKind;
+use crate::time::{Span, Timestamp};
+
+/// The revision in a task's identity.
+pub const REVISION: u32 = 1;
+
+/// The identity of a task. A job's name is always a service's name, too.
+pub fn task_id(job: &JobName, index: u32, attempt: u32) -> Result<InstanceId, IdError> {
+    Ok(InstanceId {
+        slot: Slot {
+            service: ServiceName::new(job.as_str())?,
+            revision: REVISION,
+            ordinal: index,
+        },
+        attempt,
+    })
+}
+
+/// What makes an instance a task: one shard to work off, once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// Which shard, from 0: `BERTH_JOB_INDEX`.
+    pub index: u32,
+    /// How many shards there are.
+    pub completions: u32,
+    /// What `BERTH_JOB_INPUT` holds.
+    pub input: ShardInput,
+    /// The longest this attempt may still run, if the job has a deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Span>,
+}
+
+/// One shard of the input.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardInput {
+    /// `BERTH_JOB_INPUT` is a folder with the pieces as files by their names; otherwise it is one file, the
+    /// pieces one after the other (empty if there are none).
+    #[serde(default)]
+    pub folder: bool,
+    /// What the shard is made of.
+    #[serde(default)]
+    pub pieces: Vec<Piece>,
+}
+
+/// Some bytes of a blob.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    /// Relative path in the input folder, `/`-separated, without `.` and `..`; empty for a file input.
+    #[serde(default)]
+    pub name: String,
+    /// The blob.
+    pub blob: BlobDigest,
+    /// First byte.
+    pub offset: u64,
+    /// How many.
+    pub bytes: u64,
+}
+
+/// What a task left in `BERTH_JOB_OUTPUT`, on the coordinator's disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskOutput {
+    /// The blob.
+    pub blob: BlobDigest,
+    /// Its size.
+    pub bytes: u64,
+    /// It is a `.tar.zst` of a folder; otherwise the file itself.
+    #[serde(default)]
+    pub folder: bool,
+}
+
+/// Desired and actual state of a job, as the store keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// Its name.
+    pub name: JobName,
+    /// What it runs.
+    pub model: ModelName,
+    /// Serial of the model version.
+    pub serial: u64,
+    /// Semantic version of the model version.
+    pub version: semver::Version,
+    /// The package.
+    pub digest: PackageDigest,
+    /// What starts it.
+    pub runtime: RuntimeKind,
+    /// Labels that a node must have.
+    #[serde(default)]
+    pub node_labels: BTreeMap<String, String>,
+    /// Environment variables.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// One shard per completion wanted, in the order of their indices.
+    pub shards: Vec<ShardInput>,
+    /// Tasks at a time.
+    pub parallelism: u32,
+    /// Failed attempts, of all tasks together, that are made up for; one more fails the job.
+    pub retries: u32,
+    /// The longest it may take from its creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Span>,
+    /// What holds for it.
+    pub state: JobState,
+    /// Committed outputs by index.
+    #[serde(default)]
+    pub outputs: BTreeMap<u32, TaskOutput>,
+    /// How its failed attempts ended, oldest first; bounded.
+    #[serde(default)]
+    pub failures: Vec<TaskFailure>,
+    /// Failed attempts so far (`failures` may hold fewer).
+    #[serde(default)]
+    pub failed: u32,
+    /// The Kubernetes Job's UID, once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    /// Set by delete: everything is stopped, then the record goes.
+    #[serde(default)]
+    pub deleting: bool,
+    /// When it was created.
+    pub created: Timestamp,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Timestamp>,
+}
+
+/// One failed attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskFailure {
+    /// Which.
+    pub task: InstanceId,
+    /// Why.
+    pub reason: crate::instance::Reason,
+    /// The end of its output.
+    #[serde(default)]
+    pub last_lines: Vec<String>,
+    /// When.
+    pub time: Timestamp,
+}
+
+/// What holds for a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum JobState {
+    /// Tasks wait or run.
+    Running,
+    /// Every shard's output is committed.
+    Succeeded,
+    /// It failed for good.
+    Failed {
+        /// The reason that decided it.
+        reason: crate::instance::Reason,
+    },
+}
+
+impl JobState {
+    /// Whether nothing of it will run any more.
+    pub fn is_over(&self) -> bool {
+        !matches!(self, Self::Running)
+    }
+}
