@@ -136,6 +136,19 @@ name!(
     "gateway"
 );
 
+/// A job's tasks are instances whose service is the job's name.
+impl From<&JobName> for ServiceName {
+    fn from(name: &JobName) -> Self {
+        Self(name.0.clone())
+    }
+}
+
+impl From<&ServiceName> for JobName {
+    fn from(name: &ServiceName) -> Self {
+        Self(name.0.clone())
+    }
+}
+
 /// One place of a service's revision: (service, revision, ordinal). Instances come and go in it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Slot {

@@ -2,32 +2,22 @@
 //!
 //! A job's input is cut into shards, one per completion. A **task** is (job, index, attempt): one attempt to
 //! turn one shard into its output. Its identity is an [`InstanceId`] whose service is the job's name, whose
-//! revision is 1 (a job never changes), whose ordinal is the index and whose attempt is the attempt; so logs,
-//! fencing and desired sets treat tasks and instances alike.
+//! revision is the job's (a job never changes), whose ordinal is the index and whose attempt is the attempt; so logs,
+//! fencing and desired sets treat tasks and instances alike. The revision is the job's own number in the
+//! count that revisions of a service of that name go by, so that an identity is never used again, whatever
+//! had that name before.
+
+mod life;
+pub mod shards;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{BlobDigest, PackageDigest};
-use crate::id::{IdError, InstanceId, JobName, ModelName, ServiceName, Slot};
+use crate::id::{InstanceId, JobName, ModelName};
 use crate::node::RuntimeKind;
 use crate::time::{Span, Timestamp};
-
-/// The revision in a task's identity.
-pub const REVISION: u32 = 1;
-
-/// The identity of a task. A job's name is always a service's name, too.
-pub fn task_id(job: &JobName, index: u32, attempt: u32) -> Result<InstanceId, IdError> {
-    Ok(InstanceId {
-        slot: Slot {
-            service: ServiceName::new(job.as_str())?,
-            revision: REVISION,
-            ordinal: index,
-        },
-        attempt,
-    })
-}
 
 /// What makes an instance a task: one shard to work off, once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +76,11 @@ pub struct TaskOutput {
 pub struct JobRecord {
     /// Its name.
     pub name: JobName,
+    /// The revision in its tasks' identities; never used again within a name, even after deletion.
+    pub revision: u32,
+    /// The client's own key of the request that created it: the same key again makes no second job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
     /// What it runs.
     pub model: ModelName,
     /// Serial of the model version.
@@ -104,6 +99,9 @@ pub struct JobRecord {
     pub env: BTreeMap<String, String>,
     /// One shard per completion wanted, in the order of their indices.
     pub shards: Vec<ShardInput>,
+    /// Why there are fewer shards than asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// Tasks at a time.
     pub parallelism: u32,
     /// Failed attempts, of all tasks together, that are made up for; one more fails the job.
@@ -122,6 +120,9 @@ pub struct JobRecord {
     /// Failed attempts so far (`failures` may hold fewer).
     #[serde(default)]
     pub failed: u32,
+    /// On Kubernetes: which Pod (by its UID) works off which task. A Pod claims once.
+    #[serde(default)]
+    pub claims: BTreeMap<String, InstanceId>,
     /// The Kubernetes Job's UID, once it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,

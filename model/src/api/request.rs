@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::BlobDigest;
-use crate::id::ServiceName;
+use crate::id::{JobName, ServiceName};
 use crate::node::RuntimeKind;
 use crate::time::Span;
 
@@ -58,4 +58,57 @@ pub struct CreateToken {
     pub ttl: Option<Span>,
     /// Labels for the nodes that join with it.
     pub labels: BTreeMap<String, String>,
+}
+
+/// `POST /v1/jobs`: create a job.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CreateJob {
+    /// `NAME`, `NAME@SEMVER` or `NAME@#SERIAL`; without a version the newest push.
+    pub model: String,
+    /// The job's name; `MODEL-N` if absent.
+    pub name: Option<JobName>,
+    /// A random key of the client's: the same request again (its answer was lost, say) with the same
+    /// key answers with the job that is there.
+    pub request: Option<String>,
+    /// What starts it; `process` if absent.
+    pub runtime: Option<RuntimeKind>,
+    /// Pool to place in.
+    pub pool: Option<String>,
+    /// Environment variables.
+    pub env: BTreeMap<String, String>,
+    /// Shards wanted; 1 if absent. An input of fewer lines or files makes fewer.
+    pub completions: Option<u32>,
+    /// Tasks at a time; as many as shards if absent.
+    pub parallelism: Option<u32>,
+    /// Failed attempts that are made up for, of all tasks together; 3 if absent.
+    pub retries: Option<u32>,
+    /// The longest it may take from its creation.
+    pub deadline: Option<Span>,
+    /// What it works on; without one every task has an empty input.
+    pub input: Option<JobInput>,
+}
+
+/// The input of a job: uploaded blobs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobInput {
+    /// The files are dealt out to the shards. Otherwise there is one file, which is cut between lines.
+    #[serde(default)]
+    pub folder: bool,
+    /// The files.
+    pub files: Vec<JobFile>,
+}
+
+/// One file of a job's input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobFile {
+    /// Relative path in the input folder, `/`-separated.
+    #[serde(default)]
+    pub name: String,
+    /// Its content.
+    pub blob: BlobDigest,
+    /// Its size.
+    pub bytes: u64,
 }
