@@ -202,6 +202,11 @@ pub enum Reason {
         /// The deadline in milliseconds.
         after_ms: u64,
     },
+    /// A task ended well, and what it left as its output cannot be used.
+    Output {
+        /// What is wrong with it, and what to do.
+        error: String,
+    },
     /// A task did all of its work.
     Completed,
     /// It was stopped because that was wanted.
@@ -280,6 +285,7 @@ impl std::fmt::Display for Reason {
                     Span::millis(*after_ms)
                 )
             }
+            Self::Output { error } => write!(f, "output: {error}"),
             Self::Completed => f.write_str("completed"),
             Self::StopRequested => f.write_str("stopped as requested"),
             Self::KilledAfterGrace => f.write_str("killed: it ignored SIGTERM for its stop grace"),

@@ -19,6 +19,12 @@ use crate::id::{InstanceId, JobName, ModelName};
 use crate::node::RuntimeKind;
 use crate::time::{Span, Timestamp};
 
+/// Name of the process of `[job] command`.
+pub const JOB_PROCESS: &str = "job";
+
+/// Name of the process of Berth's batch driver, beside those of the module.
+pub const DRIVER_PROCESS: &str = "driver";
+
 /// What makes an instance a task: one shard to work off, once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskSpec {

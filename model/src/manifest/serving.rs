@@ -151,11 +151,30 @@ pub(super) fn transform(root: &Section<'_, '_>) -> Option<Option<Transform>> {
 
 /// `[job]`.
 pub(super) fn job(root: &Section<'_, '_>) -> Option<Option<Job>> {
-    let Some(section) = root.section("job", "[job]", &["command"])? else {
+    let Some(section) = root.section("job", "[job]", &["command", "batch", "in_flight"])? else {
         return Some(None);
     };
-    let command = section.required("command", |field| command(field, &JOB_VARIABLES))?;
-    Some(Some(Job { command }))
+    let driver = ["batch", "in_flight"]
+        .into_iter()
+        .find(|key| section.has(key));
+    let fits = match driver {
+        Some(key) if section.has("command") => section.fail(
+            Some(key),
+            &format!("{key} is for Berth's batch driver: leave out either it or command"),
+        ),
+        _ => Some(()),
+    };
+    let command = section.or("command", Vec::new(), |field| {
+        command(field, &JOB_VARIABLES)
+    });
+    let batch = section.optional("batch", |field| whole(field, 1));
+    let in_flight = section.optional("in_flight", |field| whole(field, 1));
+    fits?;
+    Some(Some(Job {
+        command: command?,
+        batch: batch?,
+        in_flight: in_flight?,
+    }))
 }
 
 /// `[health]`: at most one of `http`, `grpc` and `tcp`; none means `tcp`.

@@ -176,6 +176,11 @@ fn values_are_checked() {
     let cases = [
         ("[tf-serving]\nwarmup = true", "only for a [module] of kind"),
         ("[job]\ncommand = []", "the command is empty"),
+        ("[job]\nbatch = 0", "[job] batch"),
+        (
+            "[job]\ncommand = [\"x\"]\nin_flight = 2",
+            "in_flight is for Berth's batch driver",
+        ),
         ("[job]\ncommand = [\"\"]", "program's name is empty"),
         (
             "[job]\ncommand = [\"x\", \"${BERTH_PREDICTOR_URL}\"]",

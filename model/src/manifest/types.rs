@@ -217,8 +217,15 @@ pub enum HealthCheck {
 /// `[job]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
-    /// Program and arguments, as in [`Module::command`].
+    /// Program and arguments, as in [`Module::command`]. Empty: Berth's batch driver runs the module.
+    #[serde(default)]
     pub command: Vec<String>,
+    /// Rows that the batch driver puts into one request; none means its default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<u32>,
+    /// Requests that the batch driver has under way at a time; none means its default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<u32>,
 }
 
 /// `[[golden]]`.
