@@ -8,9 +8,13 @@
 
 mod local;
 mod planner;
+#[cfg(test)]
+mod pods;
 mod settings;
 mod status;
 
+#[cfg(test)]
+mod pods;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

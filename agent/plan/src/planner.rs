@@ -9,7 +9,7 @@ use berth_model::time::Monotonic;
 
 use crate::local::{Cause, Local, Package, Run, Up};
 use crate::settings::Settings;
-use crate::status::{Hold, Status, refusal, status};
+use crate::status::{Hold, Status, is_over, refusal, status};
 
 /// What to do now, what to report, and when to look again.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -138,9 +138,11 @@ struct One<'a> {
 impl One<'_> {
     fn plan(&mut self, hold: Hold<'_>) -> Status {
         // Before the first desired set nobody has said that anything is not wanted.
-        let wanted = self
-            .spec
-            .map_or(!self.known, |spec| spec.intent == Intent::Run);
+        let wanted = !self.settings.ending
+            && self
+                .spec
+                .map_or(!self.known, |spec| spec.intent == Intent::Run)
+            && !is_over(hold, self.local, self.settings);
         match &self.local.run {
             Run::Up(up) => self.up(up, wanted),
             Run::Launching => {}

@@ -22,6 +22,10 @@ pub struct Settings {
     pub restart_unhealthy_factor: u32,
     /// Time beyond the stop grace after which the whole tree is killed, past its supervisor.
     pub stop_margin: Duration,
+    /// What has ended is not started again: it has stopped, for good (in a Pod).
+    pub once: bool,
+    /// Nothing is wanted any more, whatever the desired set says: the agent ends with its instances.
+    pub ending: bool,
 }
 
 impl Default for Settings {
@@ -34,6 +38,8 @@ impl Default for Settings {
             restart_reset: Duration::from_secs(600),
             restart_unhealthy_factor: 3,
             stop_margin: Duration::from_secs(5),
+            once: false,
+            ending: false,
         }
     }
 }

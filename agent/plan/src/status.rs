@@ -70,6 +70,14 @@ pub fn refusal(spec: &InstanceSpec) -> Option<String> {
     None
 }
 
+/// Whether it has ended, or cannot be started, where nothing is started a second time.
+pub(crate) fn is_over(hold: Hold<'_>, local: &Local, settings: &Settings) -> bool {
+    let failed = local.start > 0
+        || matches!(hold, Hold::Refused(_))
+        || matches!(local.package, Package::Failed { .. });
+    settings.once && matches!(local.run, Run::Down { .. }) && failed
+}
+
 /// What to report of an instance that is wanted, or not, and held up, or not.
 pub(crate) fn status(
     spec: Option<&InstanceSpec>,
@@ -93,7 +101,13 @@ pub(crate) fn status(
             status.phase = Phase::Starting;
             status.address = address(local, settings);
         }
-        Run::Down { .. } if !wanted => status.phase = Phase::Stopped,
+        Run::Down { .. } if !wanted => {
+            if settings.once && local.start == 0 {
+                // Why it never was started.
+                waiting(&mut status, hold, local);
+            }
+            status.phase = Phase::Stopped;
+        }
         Run::Down { not_before, .. } => {
             waiting(&mut status, hold, local);
             if status.phase == Phase::Starting && not_before.is_some_and(|at| at > now) {
