@@ -44,7 +44,7 @@ pub(crate) fn run(options: &Options) -> Result<PathBuf> {
 
 /// The shim is static, small and optimised whatever the profile of the rest: it is the entry point
 /// in containers too, and one runs beside every instance.
-fn shim() -> Result<PathBuf> {
+pub(crate) fn shim() -> Result<PathBuf> {
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let target = run::target().join("shim");
     run::check(

@@ -6,6 +6,7 @@ mod bench;
 mod build;
 mod demo;
 mod http;
+mod image;
 mod run;
 mod stage;
 mod table;
@@ -24,6 +25,8 @@ struct Args {
 enum Task {
     /// Build every program into target/berth/bin
     Build(build::Options),
+    /// Build the static programs of Pods and write them as an image that `docker load` takes
+    Image(image::Options),
     /// Start a whole Berth, deploy the example, send it domain names, keep serving until Ctrl-C
     Demo(demo::Options),
     /// Install what the tests need, run every test, list what was skipped and why
@@ -35,6 +38,7 @@ enum Task {
 fn main() -> std::process::ExitCode {
     let result = match Args::parse().task {
         Task::Build(options) => build::run(&options).map(|_| ()),
+        Task::Image(options) => image::run(&options).map(|_| ()),
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
