@@ -33,6 +33,8 @@ pub struct Config {
     pub log_budget: Bytes,
     /// `log_segment`: size at which a log segment is closed.
     pub log_segment: Bytes,
+    /// `tensorflow_model_server`: the program; none: the one on PATH.
+    pub model_server: Option<PathBuf>,
     /// `unused_packages`: how many unpacked packages are kept that no instance uses.
     pub unused_packages: usize,
 }
@@ -50,6 +52,7 @@ impl Default for Config {
             labels: BTreeMap::new(),
             log_budget: Bytes(64 << 20),
             log_segment: Bytes(1 << 20),
+            model_server: None,
             unused_packages: 3,
         }
     }
@@ -58,7 +61,7 @@ impl Default for Config {
 /// Where the configuration is if nothing else is said.
 pub const DEFAULT_FILE: &str = "/etc/berth/agent.toml";
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "endpoint",
     "data_dir",
     "shim",
@@ -69,6 +72,7 @@ const KEYS: [&str; 11] = [
     "labels",
     "log_budget",
     "log_segment",
+    "tensorflow_model_server",
     "unused_packages",
 ];
 
@@ -117,6 +121,7 @@ impl Config {
             labels: reader.labels(),
             log_budget: reader.parsed("log_budget").unwrap_or(default.log_budget),
             log_segment: reader.parsed("log_segment").unwrap_or(default.log_segment),
+            model_server: reader.text("tensorflow_model_server").map(PathBuf::from),
             unused_packages: reader
                 .take("unused_packages", "a number", |value| {
                     value.as_integer()?.try_into().ok()

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
 use berth_model::id::InstanceId;
+use sha2::{Digest, Sha256};
 
 use crate::files::{FileError, make_dir};
 
@@ -92,6 +93,13 @@ impl DataDir {
     /// Its home and place for temporary files.
     pub fn work(&self, id: &InstanceId) -> PathBuf {
         self.instance(id).join("work")
+    }
+
+    /// The unix socket of a module, short enough for the kernel: a digest stands for the instance.
+    pub fn socket(&self, id: &InstanceId) -> PathBuf {
+        let digest = Sha256::digest(id.to_string());
+        let name = format!("{}.sock", hex::encode(&digest[..8]));
+        self.root.join("s").join(name)
     }
 
     /// One of its starts.

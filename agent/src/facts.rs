@@ -6,6 +6,7 @@ use berth_model::node::{Facts, NodeKind, RuntimeKind};
 use berth_model::resources::Resources;
 
 use crate::config::Config;
+use crate::tools;
 
 mod machine;
 
@@ -45,6 +46,7 @@ pub fn gather(config: &Config, data: &Path) -> Facts {
         },
         labels: config.labels.clone(),
         runtimes: vec![RuntimeKind::Process],
+        modules: tools::modules(config.model_server.as_deref()),
         hostname: hostname(),
         os: format!("{distribution}, Linux {release}"),
         arch: std::env::consts::ARCH.to_owned(),

@@ -45,6 +45,9 @@ pub enum Refused {
 pub struct Lease {
     /// Its port.
     pub port: Option<u16>,
+    /// The port of its module, where that is not the instance's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub module_port: Option<u16>,
     /// Number of its last start.
     pub start: u32,
     /// Its restarts.
@@ -53,6 +56,28 @@ pub struct Lease {
     pub streak: u32,
     /// Why its last start ended, as known at the next.
     pub ended: Option<Reason>,
+}
+
+/// The ports of one instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// Where predictions go.
+    pub port: u16,
+    /// Where its module listens, if that is another.
+    pub module: Option<u16>,
+}
+
+impl Lease {
+    /// Notes the ports that were given out.
+    pub fn give(&mut self, ports: Ports) {
+        self.port = Some(ports.port);
+        self.module_port = ports.module;
+    }
+
+    /// Whether these are the ports that were given out.
+    pub fn holds(&self, ports: Ports) -> bool {
+        (self.port, self.module_port) == (Some(ports.port), ports.module)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -137,7 +162,10 @@ impl Ledger {
     /// The ports that are given out, but for those of one instance.
     pub fn ports(&self, except: &InstanceId) -> BTreeSet<u16> {
         let others = self.document.leases.iter().filter(|(id, _)| *id != except);
-        others.filter_map(|(_, lease)| lease.port).collect()
+        others
+            .flat_map(|(_, lease)| [lease.port, lease.module_port])
+            .flatten()
+            .collect()
     }
 
     /// Takes a desired set if it is in order, with ports for instances that are new. Returns whether it is
@@ -146,7 +174,10 @@ impl Ledger {
         &mut self,
         order: Order,
         specs: Vec<InstanceSpec>,
-        new_ports: impl FnOnce(&Self, &BTreeMap<InstanceId, InstanceSpec>) -> BTreeMap<InstanceId, u16>,
+        new_ports: impl FnOnce(
+            &Self,
+            &BTreeMap<InstanceId, InstanceSpec>,
+        ) -> BTreeMap<InstanceId, Ports>,
     ) -> Result<bool, Refused> {
         let count = specs.len();
         let desired: BTreeMap<_, _> = specs
@@ -172,8 +203,8 @@ impl Ledger {
             }
         }
         let mut document = self.document.clone();
-        for (id, port) in new_ports(self, &desired) {
-            document.leases.entry(id).or_default().port = Some(port);
+        for (id, ports) in new_ports(self, &desired) {
+            document.leases.entry(id).or_default().give(ports);
         }
         document.order = Some(order);
         document.content = content;
@@ -275,6 +306,39 @@ mod tests {
                 .map(ToString::to_string)
                 .eq(["b.1.0.1"])
         );
+    }
+
+    #[tokio::test]
+    async fn both_ports_of_an_instance_survive_and_an_old_ledger_has_only_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger.json");
+        let (one, two) = ("a.1.0.1".parse().unwrap(), "b.1.0.1".parse().unwrap());
+        let old = "{\"version\":1,\"order\":null,\"content\":\"\",\"desired\":{},\"leases\":{\"a.1.0.1\":\
+                   {\"port\":21000,\"start\":3,\"restarts\":1,\"streak\":1,\"ended\":null}}}";
+        std::fs::write(&path, old).unwrap();
+        let mut ledger = Ledger::open(path.clone()).unwrap();
+        let lease = &ledger.leases()[&one];
+        assert_eq!(
+            (lease.port, lease.module_port, lease.start),
+            (Some(21_000), None, 3)
+        );
+        let given = Ports {
+            port: 21_001,
+            module: Some(21_002),
+        };
+        ledger
+            .accept(order(1), vec![spec("b.1.0.1")], |_, _| {
+                BTreeMap::from([(two, given)])
+            })
+            .await
+            .unwrap();
+        let ledger = Ledger::open(path).unwrap();
+        assert_eq!(
+            ledger.ports(&one),
+            BTreeSet::from([21_001, 21_002]),
+            "both are taken for others"
+        );
+        assert!(ledger.leases()[&"b.1.0.1".parse().unwrap()].holds(given));
     }
 
     #[tokio::test]

@@ -14,9 +14,9 @@ pub mod facts;
 pub mod files;
 pub mod health;
 pub mod identity;
-pub mod launch;
 pub mod ledger;
 pub mod logs;
+pub mod modules;
 pub mod packages;
 pub mod ports;
 pub mod reconcile;
@@ -24,6 +24,7 @@ pub mod rpc;
 pub mod run;
 pub mod runtime;
 pub mod stop;
+pub mod tools;
 
 #[cfg(test)]
 mod testing;

@@ -3,8 +3,11 @@
 mod act;
 mod adopt;
 mod hear;
+mod launch;
+mod ports;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use berth_agent_plan::{Check, Local, Settings, plan};
@@ -103,6 +106,8 @@ pub struct Parts {
     pub log: LogSpec,
     /// How many unused packages are kept.
     pub unused_packages: usize,
+    /// TensorFlow Serving, if the configuration names it.
+    pub model_server: Option<PathBuf>,
     /// This boot.
     pub boot_id: String,
 }

@@ -131,6 +131,7 @@ pub async fn run(
             budget_bytes: config.log_budget.0,
         },
         unused_packages: config.unused_packages,
+        model_server: config.model_server.clone(),
         boot_id: boot_id.clone(),
     };
     tracing::info!(node = %identity.name, data = ?data.root(), exclusive = facts.exclusive, "berth-agent");

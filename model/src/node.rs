@@ -72,6 +72,8 @@ pub struct Facts {
     pub labels: BTreeMap<String, String>,
     /// Runtimes that work here.
     pub runtimes: Vec<RuntimeKind>,
+    /// What modules work here beside those that bring all they need: `tf-serving`, `python`.
+    pub modules: Vec<String>,
     /// Host name.
     pub hostname: String,
     /// Operating system and kernel, for people.

@@ -18,6 +18,8 @@ pub struct Local {
     pub package: Package,
     /// The port it holds.
     pub port: Option<u16>,
+    /// The port of its module, where that is not the instance's: predictions go to its transform.
+    pub module_port: Option<u16>,
     /// Number of its current or last start; 0 before the first.
     pub start: u32,
     /// Restarts after a start that ended by itself.
@@ -256,8 +258,12 @@ impl Local {
         } else {
             self.streak.saturating_add(1)
         };
-        if matches!(reason, Reason::PortTaken { .. }) {
-            self.port = None;
+        match &reason {
+            Reason::PortTaken { port, .. } if self.module_port == Some(*port) => {
+                self.module_port = None;
+            }
+            Reason::PortTaken { .. } => self.port = None,
+            _ => {}
         }
         let wait = settings.back_off(id, self.start, self.streak);
         self.ended = Some(reason);

@@ -6,13 +6,14 @@ use berth_agent_plan::{Local, Run};
 use berth_model::id::InstanceId;
 use berth_model::instance::Reason;
 use berth_model::time::Monotonic;
-use berth_shim::spec::Spec;
+use berth_shim::spec::{ProcessSpec, Spec};
 use berth_shim::state::State;
 
 use super::Reconciler;
 use super::hear::{HEALTHY_FILE, end_of, tail_of};
 use crate::clock;
 use crate::logs::{Command, Key};
+use crate::modules::{MODULE, TRANSFORM};
 use crate::runtime::{Adopted, RuntimeError};
 
 impl Reconciler {
@@ -49,6 +50,7 @@ impl Reconciler {
         let local = Local {
             digest: spec.map(|spec| spec.digest),
             port: lease.port,
+            module_port: lease.module_port,
             start: lease.start,
             restarts: lease.restarts,
             streak: lease.streak,
@@ -97,13 +99,9 @@ impl Reconciler {
         local.start = local.start.max(start);
         if let Ok(spec) = Spec::load(&dir) {
             local.grace = Some(std::time::Duration::from_millis(spec.stop_grace_ms));
-            let told = spec
-                .processes
-                .first()
-                .and_then(|process| process.env.get("PORT"));
-            local.port = local
-                .port
-                .or_else(|| told.and_then(|port| port.parse().ok()));
+            let (port, module_port) = told_ports(&spec);
+            local.port = local.port.or(port);
+            local.module_port = local.module_port.or(module_port);
         }
         let ended = !matches!(adopted, Adopted::Running(_));
         let boot_id = match &adopted {
@@ -168,5 +166,15 @@ impl Reconciler {
             not_before: Some(Monotonic(u64::MAX)),
             by_itself: false,
         };
+    }
+}
+
+/// The instance's and its module's port, as its processes were told them.
+fn told_ports(spec: &Spec) -> (Option<u16>, Option<u16>) {
+    let told = |process: &ProcessSpec| process.env.get("PORT")?.parse().ok();
+    let named = |name| spec.processes.iter().find(|process| process.name == name);
+    match named(TRANSFORM) {
+        Some(transform) => (told(transform), named(MODULE).and_then(told)),
+        None => (spec.processes.first().and_then(told), None),
     }
 }

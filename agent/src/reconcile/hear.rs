@@ -1,6 +1,6 @@
 //! From news to what is so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use berth_agent_plan::{Check, End, Local, Package, Run, refusal};
 use berth_model::digest::PackageDigest;
@@ -9,10 +9,12 @@ use berth_model::instance::{InstanceSpec, Intent, Reason};
 use berth_model::route::Order;
 use berth_shim::state::LOGS_DIR;
 
+use super::ports::Chooser;
 use super::{Event, Reconciler};
 use crate::clock;
 use crate::ledger::Refused;
 use crate::logs::{Command, Key, last_lines};
+use crate::modules::needs_module_port;
 use crate::packages::PackageNews;
 use crate::runtime::{EndReason, EndState, Handle};
 
@@ -56,6 +58,7 @@ impl Reconciler {
         let ports = |ledger: &crate::ledger::Ledger,
                      desired: &BTreeMap<InstanceId, InstanceSpec>| {
             let mut given = BTreeMap::new();
+            let mut taken = BTreeSet::new();
             for (id, spec) in desired {
                 let has = ledger
                     .leases()
@@ -66,10 +69,19 @@ impl Reconciler {
                     continue;
                 }
                 let mut leased = ledger.ports(id);
-                leased.extend(given.values());
-                if let Some(port) = super::act::choose_port(range, address, &leased, *last_port) {
-                    *last_port = Some(port);
-                    given.insert(id.clone(), port);
+                leased.extend(&taken);
+                let mut chooser = Chooser {
+                    range,
+                    address,
+                    leased,
+                    last: last_port,
+                };
+                match chooser.choose(needs_module_port(spec), None, None) {
+                    Ok(ports) => {
+                        taken.extend([Some(ports.port), ports.module].into_iter().flatten());
+                        given.insert(id.clone(), ports);
+                    }
+                    Err(error) => tracing::error!(%error, "cannot give out a port"),
                 }
             }
             given
@@ -84,6 +96,8 @@ impl Reconciler {
             local.digest = Some(spec.digest);
             let lease = self.parts.ledger.leases().get(id);
             local.port = local.port.or_else(|| lease.and_then(|lease| lease.port));
+            let module_port = lease.and_then(|lease| lease.module_port);
+            local.module_port = local.module_port.or(module_port);
         }
         // What was adopted before its specification was known is watched from now on.
         let unwatched: Vec<InstanceId> = self

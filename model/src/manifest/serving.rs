@@ -131,7 +131,7 @@ pub(super) fn tf_serving(
         }
         Some(flags)
     });
-    let warmup = section.or("warmup", false, boolean);
+    let warmup = section.or("warmup", true, boolean);
     fits?;
     Some(Some(TfServing {
         batching: batching?,

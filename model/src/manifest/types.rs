@@ -159,7 +159,7 @@ pub enum Protocol {
 }
 
 /// `[tf-serving]`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TfServing {
     /// Batching parameters by TF Serving's own names.
@@ -168,6 +168,17 @@ pub struct TfServing {
     pub extra_flags: Vec<String>,
     /// Whether warm-up records of the SavedModel are replayed.
     pub warmup: bool,
+}
+
+/// No batching, no further flags, warm-up as TensorFlow Serving itself does it.
+impl Default for TfServing {
+    fn default() -> Self {
+        Self {
+            batching: BTreeMap::new(),
+            extra_flags: Vec::new(),
+            warmup: true,
+        }
+    }
 }
 
 /// `[transform]`.

@@ -34,6 +34,7 @@ impl From<Facts> for v1::Facts {
             capacity: Some(facts.capacity.into()),
             labels: facts.labels.into_iter().collect(),
             runtimes: facts.runtimes.iter().map(word_of).collect(),
+            modules: facts.modules,
             hostname: facts.hostname,
             os: facts.os,
             arch: facts.arch,
@@ -52,6 +53,7 @@ impl From<v1::Facts> for Facts {
             exclusive: facts.exclusive,
             capacity: facts.capacity.unwrap_or_default().into(),
             labels: facts.labels.into_iter().collect(),
+            modules: facts.modules,
             runtimes: facts
                 .runtimes
                 .iter()

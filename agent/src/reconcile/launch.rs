@@ -1,0 +1,158 @@
+//! One start: its ports, its place, its launch.
+
+use std::path::Path;
+
+use berth_agent_plan::Package;
+use berth_model::id::InstanceId;
+use berth_model::instance::{InstanceSpec, Reason};
+
+use super::{Event, Reconciler};
+use crate::ledger::Ports;
+use crate::modules::{Grpc, LaunchPlan, Place, is_tf_serving, launch_plan};
+use crate::runtime::Launch;
+use crate::tools;
+
+fn node(error: impl Into<String>) -> Reason {
+    Reason::Node {
+        error: error.into(),
+    }
+}
+
+impl Reconciler {
+    pub(super) async fn launch(&mut self, id: &InstanceId, start: u32) -> Result<(), Reason> {
+        let spec = self
+            .spec(id)
+            .ok_or_else(|| node("it is not in the desired set"))?
+            .clone();
+        // Begun before anything can fail, so that a failure waits its back-off and is a start that ended.
+        if let Some(local) = self.local.get_mut(id) {
+            local.launching(start);
+            local.grace = Some(spec.manifest.module.stop_grace.0);
+        }
+        if !self.parts.packages.is_ready(spec.digest) {
+            if let Some(local) = self.local.get_mut(id) {
+                local.package = Package::Unknown;
+            }
+            return Err(node(
+                "its package is gone from this node; it is fetched again",
+            ));
+        }
+        let ports = self.ports(&spec)?;
+        self.lease(id, start, ports).await?;
+        let plan = self.plan_launch(&spec, start, ports)?;
+        let work = self.parts.data.work(id);
+        plan.lay_out(&work)
+            .map_err(|error| node(crate::chain(&error)))?;
+        let launch = Launch {
+            dir: self.parts.data.start(id, start),
+            spec: plan.spec,
+        };
+        tracing::info!(instance = %id, start, port = ports.port, "starting");
+        self.spawn_launch(id.clone(), launch);
+        Ok(())
+    }
+
+    /// What is to be started, here on this node.
+    fn plan_launch(
+        &self,
+        spec: &InstanceSpec,
+        start: u32,
+        ports: Ports,
+    ) -> Result<LaunchPlan, Reason> {
+        let model_server = match is_tf_serving(spec) {
+            true => self.model_server()?,
+            false => String::new(),
+        };
+        let socket = self.parts.data.socket(&spec.id);
+        if is_tf_serving(spec) {
+            prepare_socket(&socket)?;
+        }
+        let package = self.parts.packages.path(spec.digest);
+        let path = std::env::var("PATH").ok();
+        let place = Place {
+            start,
+            host: self.parts.settings.address,
+            port: ports.port,
+            module_port: ports.module,
+            package: &package,
+            unpacked: &package,
+            work: &self.parts.data.work(&spec.id),
+            venv: None,
+            model_server: &model_server,
+            grpc: Grpc::Socket(&socket),
+            log: self.parts.log,
+            path: path.as_deref(),
+        };
+        launch_plan(spec, &place).map_err(|error| node(error.to_string()))
+    }
+
+    /// TensorFlow Serving on this node. Looked for at each start: it may have been installed meanwhile.
+    fn model_server(&self) -> Result<String, Reason> {
+        tools::model_server(self.parts.model_server.as_deref())
+            .map(|path| path.to_string_lossy().into_owned())
+            .map_err(node)
+    }
+
+    fn spawn_launch(&self, id: InstanceId, launch: Launch) {
+        let (runtime, events) = (self.parts.runtime.clone(), self.parts.events.0.clone());
+        let start = launch.spec.start;
+        tokio::spawn(async move {
+            let started = tokio::task::spawn_blocking(move || {
+                let handle = runtime.start(&launch)?;
+                let pid = runtime.stats(&handle).main_pid;
+                Ok::<_, crate::runtime::RuntimeError>((handle, pid))
+            })
+            .await;
+            let result = match started {
+                Ok(result) => result.map_err(|error| node(crate::chain(&error))),
+                Err(error) => Err(node(format!("starting broke off: {error}"))),
+            };
+            // If nobody listens any more, the agent is ending; the next one adopts the start.
+            let _ = events.send(Event::Launched { id, start, result }).await;
+        });
+    }
+}
+
+/// The longest path of a unix socket, which the kernel ends with a NUL in 108 bytes.
+const LONGEST_SOCKET: usize = 107;
+
+/// Makes the sockets' folder, and removes what an earlier start left.
+fn prepare_socket(socket: &Path) -> Result<(), Reason> {
+    let length = socket.as_os_str().len();
+    if length > LONGEST_SOCKET {
+        return Err(node(format!(
+            "the gRPC socket {} has a path of {length} bytes, and the system takes {LONGEST_SOCKET}: \
+             give the agent a shorter data_dir",
+            socket.display()
+        )));
+    }
+    if let Some(folder) = socket.parent() {
+        crate::files::make_dir(folder).map_err(|error| node(crate::chain(&error)))?;
+    }
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(node(format!("cannot remove {}: {error}", socket.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_path_must_fit_the_kernel() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s/1.sock");
+        prepare_socket(&socket).unwrap();
+        std::fs::write(&socket, "left over").unwrap();
+        prepare_socket(&socket).unwrap();
+        assert!(!socket.exists());
+        let long = dir.path().join("x".repeat(100)).join("1.sock");
+        let Err(Reason::Node { error }) = prepare_socket(&long) else {
+            panic!("taken")
+        };
+        assert!(error.contains("shorter data_dir"), "{error}");
+    }
+}
