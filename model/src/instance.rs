@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{BlobDigest, PackageDigest};
-use crate::id::{InstanceId, NodeName};
+use crate::id::InstanceId;
 use crate::job::{TaskOutput, TaskSpec};
 use crate::manifest::Manifest;
 use crate::node::RuntimeKind;
+use crate::place::Place;
 use crate::time::{Bytes, Span, Timestamp};
 
 /// What an agent needs to run one instance: one entry of its desired set.
@@ -335,13 +336,34 @@ pub struct InstanceRecord {
     /// Which instance.
     pub id: InstanceId,
     /// Where it runs.
-    pub node: NodeName,
+    #[serde(alias = "node")]
+    pub place: Place,
+    /// In a cluster: the Job and the Pod it is in, once they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodRecord>,
     /// How far its stopping has come; only ever moves forward.
     pub stage: Stage,
     /// Latest status from its agent.
     pub status: InstanceStatus,
     /// When it was created.
     pub created: Timestamp,
+}
+
+/// What is known of an instance's Job and Pod. Neither is ever exchanged for another: what is not of this
+/// Job is not this instance.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PodRecord {
+    /// The Kubernetes Job's UID.
+    pub job_uid: String,
+    /// The Pod's name.
+    #[serde(default)]
+    pub name: String,
+    /// The Pod's UID.
+    #[serde(default)]
+    pub uid: String,
+    /// SHA-256 of the Pod's public key, hexadecimal, once it has joined.
+    #[serde(default)]
+    pub key_hash: String,
 }
 
 /// The coordinator's side of an instance's life; only ever moves forward.

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use berth_model::id::{InstanceId, Slot};
 use berth_model::instance::Stage;
+use berth_model::node::RuntimeKind;
+use berth_model::place::Place;
 use berth_model::service::ServiceRecord;
 
 use crate::place::{self, Rejection, Rejections};
 use crate::view::View;
-use crate::{Action, Session, WaitReason};
+use crate::{Action, Needs, Session, WaitReason};
 
 pub(crate) fn plan(view: &mut View<'_>, service: &ServiceRecord, targets: &BTreeMap<u32, u32>) {
     let current = service.current().map(|r| r.number);
@@ -52,13 +54,25 @@ fn drain_surplus(
             .get(&service.name)
             .and_then(|all| all.get(id));
         let healthy = placed.is_some_and(super::view::Placed::is_healthy);
-        let connected = placed
-            .and_then(|p| view.observed.nodes.get(&p.node))
-            .is_some_and(|n| n.session == Session::Connected);
+        let connected = placed.is_some_and(|p| is_there(view, &p.place));
         (healthy, connected, Reverse(id.slot.ordinal))
     });
     for id in ids.into_iter().take(surplus) {
         view.drain(&id, why);
+    }
+}
+
+/// Whether a place answers now.
+fn is_there(view: &View<'_>, place: &Place) -> bool {
+    match place {
+        Place::Node(name) => {
+            let node = view.observed.nodes.get(name);
+            node.is_some_and(|n| n.session == Session::Connected)
+        }
+        Place::Cluster(name) => {
+            let cluster = view.observed.clusters.get(name);
+            cluster.is_some_and(|c| c.unreachable.is_none())
+        }
     }
 }
 
@@ -71,18 +85,18 @@ fn create_missing(view: &mut View<'_>, service: &ServiceRecord, revision: u32, t
     let free = (0..).filter(|ordinal| !taken.contains(ordinal));
     for (created, ordinal) in (0..missing).zip(free) {
         match place::choose(view, &service.name, revision) {
-            Ok(node) => {
+            Ok(place) => {
                 let slot = Slot {
                     service: service.name.clone(),
                     revision,
                     ordinal,
                 };
                 let attempt = view.observed.attempts.get(&slot).copied().unwrap_or(0) + 1;
-                view.create(InstanceId { slot, attempt }, node);
+                view.create(InstanceId { slot, attempt }, place);
             }
             Err(rejections) => {
                 // The next ones would fare no better.
-                wait_for_node(view, service, missing - created, &rejections);
+                wait_for_node(view, service, revision, missing - created, &rejections);
                 return;
             }
         }
@@ -92,6 +106,7 @@ fn create_missing(view: &mut View<'_>, service: &ServiceRecord, revision: u32, t
 fn wait_for_node(
     view: &mut View<'_>,
     service: &ServiceRecord,
+    revision: u32,
     missing: u32,
     rejections: &Rejections,
 ) {
@@ -100,6 +115,18 @@ fn wait_for_node(
         .map(|(why, n)| (*n, why.to_string()))
         .collect();
     rejected.sort_by_key(|(n, _)| Reverse(*n));
+    let in_cluster = revision_needs(view, service, revision)
+        .is_some_and(|n| n.runtime == RuntimeKind::Kubernetes);
+    if in_cluster {
+        let clusters = u32::try_from(view.observed.clusters.len()).unwrap_or(u32::MAX);
+        let reason = WaitReason::NoCluster {
+            missing,
+            clusters,
+            rejected,
+        };
+        view.wait(&service.name, reason);
+        return;
+    }
     let nodes = u32::try_from(view.observed.nodes.len()).unwrap_or(u32::MAX);
     view.wait(
         &service.name,
@@ -110,6 +137,14 @@ fn wait_for_node(
             advice: advice(rejections),
         },
     );
+}
+
+fn revision_needs<'a>(
+    view: &View<'a>,
+    service: &ServiceRecord,
+    revision: u32,
+) -> Option<&'a Needs> {
+    view.desired.needs.get(&(service.name.clone(), revision))
 }
 
 fn advice(rejections: &Rejections) -> String {
@@ -129,6 +164,10 @@ fn advice(rejections: &Rejections) -> String {
         Some(Rejection::NoRuntime(_)) => {
             "install that runtime on a node or deploy with another --runtime"
         }
+        Some(Rejection::NoModule(_)) => {
+            "install it on a node, or deploy with --runtime docker, whose image has it"
+        }
+        Some(Rejection::Unreachable) => "look at the cluster: `berth cluster list`",
         Some(Rejection::NoLabel(_)) => "label a node or deploy to another pool",
         Some(Rejection::NoGpu | Rejection::NoMemory | Rejection::NoCpu | Rejection::NoDisk) => {
             "join a larger node, or lower [resources] in the package's berth.toml"

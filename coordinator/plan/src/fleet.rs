@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use berth_model::id::{GatewayName, InstanceId, NodeName, ServiceName};
+use berth_model::id::{ClusterName, GatewayName, InstanceId, NodeName, ServiceName};
 use berth_model::instance::{Phase, Stage};
 use berth_model::node::RuntimeKind;
 use berth_model::resources::Resources;
@@ -11,7 +11,8 @@ use berth_model::service::{Revision, ServiceRecord};
 use berth_model::time::{Monotonic, Timestamp};
 
 use crate::{
-    Action, Desired, GatewaySeen, InstanceSeen, Needs, NodeSeen, Observed, Plan, Session, plan,
+    Action, ClusterSeen, Desired, GatewaySeen, InstanceSeen, Needs, NodeSeen, Observed, Plan,
+    Session, plan,
 };
 
 #[derive(Debug, Clone, Default)]
@@ -58,6 +59,11 @@ impl Fleet {
             ..NodeSeen::default()
         };
         self.observed.nodes.insert(node(name), seen);
+    }
+
+    pub(crate) fn add_cluster(&mut self, name: &str) {
+        let name = ClusterName::new(name).unwrap();
+        self.observed.clusters.insert(name, ClusterSeen::default());
     }
 
     pub(crate) fn add_gateway(&mut self, name: &str) {
@@ -142,17 +148,18 @@ impl Fleet {
             Action::DropService { service } => {
                 self.desired.services.remove(service);
             }
-            Action::Create { id, node } => {
+            Action::Create { id, place } => {
                 let attempt = self.observed.attempts.entry(id.slot.clone()).or_default();
                 assert!(id.attempt > *attempt, "{id} was used before");
                 *attempt = id.attempt;
                 let seen = InstanceSeen {
-                    node: node.clone(),
+                    place: place.clone(),
                     stage: Stage::Running,
                     phase: Phase::Assigned,
                     reported: true,
                     draining_since: None,
                     out_since: None,
+                    ended: None,
                 };
                 assert!(self.observed.instances.insert(id.clone(), seen).is_none());
             }
@@ -200,12 +207,11 @@ impl Fleet {
             }
         }
         for (id, seen) in &mut self.observed.instances {
-            if self
-                .observed
-                .nodes
-                .get(&seen.node)
-                .is_none_or(|n| n.session != Session::Connected)
-            {
+            let away = |name| {
+                let node = self.observed.nodes.get(name);
+                node.is_none_or(|n| n.session != Session::Connected)
+            };
+            if seen.place.node().is_some_and(away) {
                 continue;
             }
             let broken = self

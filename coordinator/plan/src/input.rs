@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use berth_model::id::{GatewayName, InstanceId, NodeName, ServiceName, Slot};
+use berth_model::id::{ClusterName, GatewayName, InstanceId, NodeName, ServiceName, Slot};
 use berth_model::instance::{Phase, Stage};
 use berth_model::node::RuntimeKind;
+use berth_model::place::Place;
 use berth_model::resources::Resources;
 use berth_model::route::Order;
 use berth_model::service::ServiceRecord;
@@ -26,8 +27,10 @@ pub struct Needs {
     pub resources: Resources,
     /// What starts it.
     pub runtime: RuntimeKind,
-    /// Labels the node must have (a pool is one: `pool=NAME`).
+    /// Labels the node or cluster must have (a pool is one: `pool=NAME`).
     pub labels: BTreeMap<String, String>,
+    /// What the process runtime must find on the node: `tf-serving` or `python`.
+    pub module: Option<String>,
 }
 
 /// What is there.
@@ -35,6 +38,8 @@ pub struct Needs {
 pub struct Observed {
     /// The nodes.
     pub nodes: BTreeMap<NodeName, NodeSeen>,
+    /// The configured clusters.
+    pub clusters: BTreeMap<ClusterName, ClusterSeen>,
     /// All instances that have a record.
     pub instances: BTreeMap<InstanceId, InstanceSeen>,
     /// Highest attempt ever committed per slot, also of instances long gone.
@@ -61,6 +66,8 @@ pub struct NodeSeen {
     pub labels: BTreeMap<String, String>,
     /// Runtimes that work there.
     pub runtimes: Vec<RuntimeKind>,
+    /// Module servers that are installed there.
+    pub modules: Vec<String>,
     /// Takes no new instances.
     pub cordoned: bool,
     /// Was declared lost (persisted).
@@ -84,8 +91,8 @@ pub enum Session {
 /// One instance as seen.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InstanceSeen {
-    /// Its node.
-    pub node: NodeName,
+    /// Where it is.
+    pub place: Place,
     /// How far its stopping has come (persisted).
     pub stage: Stage,
     /// What its agent last said.
@@ -97,6 +104,17 @@ pub struct InstanceSeen {
     pub draining_since: Option<Monotonic>,
     /// The first published table without it.
     pub out_since: Option<Order>,
+    /// In a cluster: when it ended by itself, and how many attempts of its slot did so in a row.
+    pub ended: Option<(Monotonic, u32)>,
+}
+
+/// One cluster as seen.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ClusterSeen {
+    /// Why its API server is out of reach; none when it answers.
+    pub unreachable: Option<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// One gateway as seen.

@@ -4,11 +4,13 @@
 //! in the order in which [`plan`] runs them over one working view:
 //!
 //! 1. `nodes`: leases, the mass-loss brake, fencing of what ran on lost nodes, silent gateways;
-//! 2. `stopping`: ordered stopping of what drains, forgetting of what has stopped;
-//! 3. `rollout`: how many instances each revision of a service shall have now;
-//! 4. `fill`: draining what is too much, placing what is missing (`place`).
+//! 2. `clusters`: replacing of what ended by itself in a cluster; holding while one is out of reach;
+//! 3. `stopping`: ordered stopping of what drains, forgetting of what has stopped;
+//! 4. `rollout`: how many instances each revision of a service shall have now;
+//! 5. `fill`: draining what is too much, placing what is missing (`place`).
 #![forbid(unsafe_code)]
 
+mod clusters;
 mod fill;
 mod input;
 mod nodes;
@@ -26,7 +28,9 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-pub use input::{Desired, GatewaySeen, InstanceSeen, Needs, NodeSeen, Observed, Session, Settings};
+pub use input::{
+    ClusterSeen, Desired, GatewaySeen, InstanceSeen, Needs, NodeSeen, Observed, Session, Settings,
+};
 pub use output::{Action, Plan, WaitReason, Waiting};
 
 use berth_model::time::Monotonic;
@@ -42,6 +46,7 @@ pub fn plan(desired: &Desired, observed: &Observed, now: Monotonic) -> Plan {
         return view.plan;
     }
     nodes::plan(&mut view);
+    clusters::plan(&mut view);
     stopping::plan(&mut view);
     for service in desired.services.values() {
         let targets = rollout::targets(&mut view, service);

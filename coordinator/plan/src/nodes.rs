@@ -61,7 +61,7 @@ fn hold_replacements(view: &mut View<'_>, node: &NodeName, silent: u32, nodes: u
         .iter()
         .filter(|(_, all)| {
             all.values()
-                .any(|placed| placed.node == *node && placed.is_live())
+                .any(|placed| placed.place.node() == Some(node) && placed.is_live())
         })
         .map(|(service, _)| service.clone())
         .collect();
@@ -84,7 +84,11 @@ fn fence(view: &mut View<'_>) {
         .instances
         .values()
         .flatten()
-        .map(|(id, placed)| (id.clone(), placed.node.clone(), placed.stage))
+        .filter_map(|(id, placed)| {
+            // What is in a cluster is never lost.
+            let node = placed.place.node()?.clone();
+            Some((id.clone(), node, placed.stage))
+        })
         .collect();
     for (id, node, stage) in all {
         let Some(lost) = view.lost.get(&node).copied() else {

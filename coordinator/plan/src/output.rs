@@ -1,6 +1,7 @@
 //! What a plan says.
 
 use berth_model::id::{GatewayName, InstanceId, NodeName, ServiceName};
+use berth_model::place::Place;
 use berth_model::time::Monotonic;
 
 /// What to do now, what waits and why, and when to look again.
@@ -43,7 +44,7 @@ pub enum Action {
         /// Its identity.
         id: InstanceId,
         /// Where.
-        node: NodeName,
+        place: Place,
     },
     /// Take it out of the route table (stage draining).
     Drain {
@@ -108,6 +109,29 @@ pub enum WaitReason {
         rejected: Vec<(u32, String)>,
         /// What to do about it.
         advice: String,
+    },
+    /// No cluster can take a wanted instance.
+    NoCluster {
+        /// Instances that wait.
+        missing: u32,
+        /// Clusters there are.
+        clusters: u32,
+        /// How many clusters were rejected for which reason.
+        rejected: Vec<(u32, String)>,
+    },
+    /// An instance in a cluster ended by itself and is replaced after a while.
+    BackOff {
+        /// Which.
+        id: InstanceId,
+        /// How many of its slot ended so in a row.
+        failures: u32,
+    },
+    /// What is in a cluster cannot be changed now.
+    Hold {
+        /// The cluster.
+        cluster: berth_model::id::ClusterName,
+        /// Why.
+        why: String,
     },
     /// Too many nodes fell silent at once.
     MassLoss {

@@ -3,10 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use berth_model::id::{NodeName, ServiceName};
+use berth_model::id::ServiceName;
+use berth_model::node::RuntimeKind;
+use berth_model::place::Place;
 
 use crate::view::{Room, View};
-use crate::{Needs, NodeSeen, Session};
+use crate::{ClusterSeen, Needs, NodeSeen, Session};
 
 /// Why no node can take an instance: how many nodes were rejected for which reason.
 pub(crate) type Rejections = BTreeMap<Rejection, u32>;
@@ -20,6 +22,8 @@ pub(crate) enum Rejection {
     Lost,
     NoRuntime(String),
     NoLabel(String),
+    NoModule(String),
+    Unreachable,
     NoGpu,
     NoMemory,
     NoCpu,
@@ -35,6 +39,8 @@ impl std::fmt::Display for Rejection {
             Self::Lost => f.write_str("lost"),
             Self::NoRuntime(runtime) => write!(f, "without the {runtime} runtime"),
             Self::NoLabel(label) => write!(f, "without label {label}"),
+            Self::NoModule(module) => write!(f, "without {module}"),
+            Self::Unreachable => f.write_str("unreachable"),
             Self::NoGpu => f.write_str("no free GPU"),
             Self::NoMemory => f.write_str("too little free memory"),
             Self::NoCpu => f.write_str("too little free CPU"),
@@ -48,13 +54,16 @@ pub(crate) fn choose(
     view: &View<'_>,
     service: &ServiceName,
     revision: u32,
-) -> Result<NodeName, Rejections> {
+) -> Result<Place, Rejections> {
     let default = Needs::default();
     let needs = view
         .desired
         .needs
         .get(&(service.clone(), revision))
         .unwrap_or(&default);
+    if needs.runtime == RuntimeKind::Kubernetes {
+        return cluster(view, service, needs);
+    }
     let mut rejections = Rejections::new();
     let mut best = None;
     for (name, node) in &view.observed.nodes {
@@ -73,7 +82,37 @@ pub(crate) fn choose(
             }
         }
     }
-    best.map(|(_, name)| name).ok_or(rejections)
+    best.map(|(_, name)| Place::Node(name)).ok_or(rejections)
+}
+
+/// The cluster that has the fewest instances of the service. Room in it is the cluster's own business.
+fn cluster(view: &View<'_>, service: &ServiceName, needs: &Needs) -> Result<Place, Rejections> {
+    let mut rejections = Rejections::new();
+    let mut best = None;
+    for (name, cluster) in &view.observed.clusters {
+        if let Some(rejection) = reject_cluster(cluster, needs) {
+            *rejections.entry(rejection).or_default() += 1;
+            continue;
+        }
+        let place = Place::Cluster(name.clone());
+        let same = view
+            .of(service)
+            .filter(|(_, p)| p.is_live() && p.place == place)
+            .count();
+        if best.as_ref().is_none_or(|(least, _)| same < *least) {
+            best = Some((same, place));
+        }
+    }
+    best.map(|(_, place)| place).ok_or(rejections)
+}
+
+fn reject_cluster(cluster: &ClusterSeen, needs: &Needs) -> Option<Rejection> {
+    let lacks = |(key, value): &(&String, &String)| cluster.labels.get(*key) != Some(*value);
+    match needs.labels.iter().find(lacks) {
+        Some((key, value)) => Some(Rejection::NoLabel(format!("{key}={value}"))),
+        None if cluster.unreachable.is_some() => Some(Rejection::Unreachable),
+        None => None,
+    }
 }
 
 fn reject(node: &NodeSeen, room: &Room, lost: bool, needs: &Needs) -> Option<Rejection> {
@@ -89,6 +128,8 @@ fn reject(node: &NodeSeen, room: &Room, lost: bool, needs: &Needs) -> Option<Rej
         Some(Rejection::NoLabel(format!("{key}={value}")))
     } else if !node.runtimes.contains(&needs.runtime) {
         Some(Rejection::NoRuntime(needs.runtime.to_string()))
+    } else if let Some(module) = missing_module(node, needs) {
+        Some(Rejection::NoModule(module))
     } else if node.cordoned {
         Some(Rejection::Cordoned)
     } else if node.exclusive && room.held > 0 {
@@ -104,6 +145,18 @@ fn reject(node: &NodeSeen, room: &Room, lost: bool, needs: &Needs) -> Option<Rej
     } else {
         None
     }
+}
+
+/// What the process runtime needs and the node has not; in containers the image has it.
+fn missing_module(node: &NodeSeen, needs: &Needs) -> Option<String> {
+    let module = needs.module.as_ref()?;
+    (needs.runtime == RuntimeKind::Process && !node.modules.contains(module)).then(|| match module
+        .as_str()
+    {
+        "tf-serving" => "tensorflow_model_server".to_owned(),
+        "python" => "python3".to_owned(),
+        other => other.to_owned(),
+    })
 }
 
 /// Higher is better: few of the same service first (spread), then the tightest fit, so that large

@@ -110,7 +110,10 @@ fn check_capacity(fleet: &Fleet) {
         .values()
         .filter(|s| s.phase != Phase::Stopped)
     {
-        let entry = used.entry(seen.node.clone()).or_default();
+        let Some(node) = seen.place.node() else {
+            continue;
+        };
+        let entry = used.entry(node.clone()).or_default();
         *entry = (entry.0 + 1, entry.1 + 400);
     }
     for (name, (count, memory)) in used {
@@ -169,7 +172,7 @@ proptest! {
                 }
             }
         });
-        for (id, seen) in before.iter().filter(|(_, seen)| seen.node != gone) {
+        for (id, seen) in before.iter().filter(|(_, seen)| seen.place != gone.clone().into()) {
             prop_assert_eq!(fleet.observed.instances.get(id), Some(seen));
         }
     }

@@ -210,7 +210,10 @@ fn a_lost_nodes_instances_move_and_the_others_stay() {
     fleet.pass(30_000);
     fleet.converge(|_, _| ());
     assert_eq!(fleet.healthy("web"), 3);
-    for (id, seen) in before.iter().filter(|(_, seen)| seen.node != node("n0")) {
+    for (id, seen) in before
+        .iter()
+        .filter(|(_, seen)| seen.place != node("n0").into())
+    {
         assert_eq!(fleet.observed.instances.get(id), Some(seen));
     }
     // The fenced one holds its node until the node is back and has let go of it.

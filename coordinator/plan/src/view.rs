@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use berth_model::id::{InstanceId, NodeName, ServiceName};
 use berth_model::instance::{Phase, Stage};
+use berth_model::place::Place;
 use berth_model::resources::Resources;
 use berth_model::time::{Monotonic, Span};
 
@@ -12,7 +13,7 @@ use crate::{Action, Desired, Observed, Plan, Session, WaitReason, Waiting};
 /// An instance in the working view.
 #[derive(Debug, Clone)]
 pub(crate) struct Placed {
-    pub(crate) node: NodeName,
+    pub(crate) place: Place,
     pub(crate) stage: Stage,
     pub(crate) phase: Phase,
 }
@@ -66,12 +67,12 @@ impl<'a> View<'a> {
         let mut instances: BTreeMap<ServiceName, BTreeMap<InstanceId, Placed>> = BTreeMap::new();
         for (id, seen) in &observed.instances {
             if seen.phase != Phase::Stopped
-                && let Some(room) = rooms.get_mut(&seen.node)
+                && let Some(room) = seen.place.node().and_then(|node| rooms.get_mut(node))
             {
                 hold(desired, room, id);
             }
             let placed = Placed {
-                node: seen.node.clone(),
+                place: seen.place.clone(),
                 stage: seen.stage,
                 phase: seen.phase,
             };
@@ -155,12 +156,12 @@ impl<'a> View<'a> {
         self.act(Action::Forget { id: id.clone() });
     }
 
-    pub(crate) fn create(&mut self, id: InstanceId, node: NodeName) {
-        if let Some(room) = self.rooms.get_mut(&node) {
+    pub(crate) fn create(&mut self, id: InstanceId, place: Place) {
+        if let Some(room) = place.node().and_then(|node| self.rooms.get_mut(node)) {
             hold(self.desired, room, &id);
         }
         let placed = Placed {
-            node: node.clone(),
+            place: place.clone(),
             stage: Stage::Running,
             phase: Phase::Assigned,
         };
@@ -168,7 +169,7 @@ impl<'a> View<'a> {
             .entry(id.slot.service.clone())
             .or_default()
             .insert(id.clone(), placed);
-        self.act(Action::Create { id, node });
+        self.act(Action::Create { id, place });
     }
 
     /// The service's instances, in the order of their identities.

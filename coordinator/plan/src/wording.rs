@@ -22,6 +22,35 @@ impl fmt::Display for WaitReason {
                 }
                 write!(f, "; {advice}")
             }
+            Self::NoCluster {
+                missing,
+                clusters,
+                rejected,
+            } => {
+                let are = if *missing == 1 { "instance has" } else { "instances have" };
+                write!(f, "{missing} {are} no cluster: ")?;
+                if *clusters == 0 {
+                    return f.write_str(
+                        "none is configured; add a [[cluster]] to coordinator.toml or deploy with another --runtime",
+                    );
+                }
+                let s = if *clusters == 1 { "" } else { "s" };
+                let rejected: Vec<String> =
+                    rejected.iter().map(|(n, why)| format!("{n} {why}")).collect();
+                write!(
+                    f,
+                    "{clusters} cluster{s}: {}; `berth cluster list` says more",
+                    rejected.join(", ")
+                )
+            }
+            Self::BackOff { id, failures } => {
+                let times = if *failures == 1 { "once" } else { "several times in a row" };
+                write!(f, "{id} ended by itself ({times}); another one takes its place after a pause")
+            }
+            Self::Hold { cluster, why } => write!(
+                f,
+                "cluster {cluster} is out of reach, so what runs there is left as it is: {why}"
+            ),
             Self::MassLoss { silent, nodes } => write!(
                 f,
                 "mass-loss: {silent} of {nodes} nodes fell silent together, so nothing is replaced; \

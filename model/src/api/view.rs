@@ -9,6 +9,7 @@ use crate::event::Level;
 use crate::id::{GatewayName, InstanceId, ModelName, NodeName, ServiceName};
 use crate::instance::{InstanceStatus, Stage};
 use crate::node::{Facts, NodeState, RuntimeKind};
+use crate::place::Place;
 use crate::resources::Resources;
 use crate::time::Timestamp;
 
@@ -149,9 +150,9 @@ pub struct RevisionView {
 /// One instance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InstanceView {
-    /// Its node.
-    pub node: NodeName,
-    /// Whether the node has a session.
+    /// Where it is: its node, or `cluster:NAME`.
+    pub node: Place,
+    /// Whether the node has a session, or the cluster is in reach.
     pub node_state: NodeState,
     /// How far its stopping has come.
     pub stage: Stage,
