@@ -40,13 +40,18 @@ async fn a_node_that_disappears_is_lost_after_its_lease_and_replaced() -> Result
     let mut cluster = Cluster::start(options, MODULE).await?;
     cluster.deploy("echo", Mode::Good, 2).await?;
     let view = cluster.client.service("echo").await?;
-    let gone = view.instances[0].node.clone();
+    let gone = view.instances[0].node.to_string();
     let i: usize = gone.as_str().trim_start_matches("node-").parse::<usize>()? - 1;
     let old = view.instances[0].status.id.clone();
     cluster.agents[i].kill();
     until("a replacement elsewhere", || async {
         let view = cluster.client.service("echo").await?;
-        let moved = view.instances.iter().filter(|i| i.node != gone).count() == 2;
+        let moved = view
+            .instances
+            .iter()
+            .filter(|i| i.node.to_string() != gone)
+            .count()
+            == 2;
         Ok((moved && view.ready == 2, view))
     })
     .await?;

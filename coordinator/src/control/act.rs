@@ -2,6 +2,7 @@
 
 use berth_model::id::{InstanceId, NodeName, ServiceName, Slot};
 use berth_model::instance::{InstanceRecord, InstanceStatus, Phase, Stage};
+use berth_model::place::Place;
 use berth_plan::{Action, Session};
 
 use super::events::Happened;
@@ -17,7 +18,7 @@ pub(crate) fn act(world: &mut World, action: Action) {
         } => set_replicas(world, &service, revision, replicas),
         Action::DropRevision { service, revision } => drop_revision(world, &service, revision),
         Action::DropService { service } => drop_service(world, &service),
-        Action::Create { id, node } => create(world, id, node),
+        Action::Create { id, place } => create(world, id, place),
         Action::Drain { id, why } => {
             world.live.draining_since.insert(id.clone(), world.now);
             if set_stage(world, &id, Stage::Draining).is_some() {
@@ -30,8 +31,8 @@ pub(crate) fn act(world: &mut World, action: Action) {
             }
         }
         Action::LoseInstance { id } => {
-            if let Some(node) = set_stage(world, &id, Stage::Lost) {
-                world.happened(&Happened::InstanceLost(&id, &node));
+            if let Some(place) = set_stage(world, &id, Stage::Lost) {
+                world.happened(&Happened::InstanceLost(&id, &place));
             }
         }
         Action::Forget { id } => forget(world, &id),
@@ -89,12 +90,13 @@ fn drop_attempts(world: &mut World, name: &ServiceName, revision: Option<u32>) {
     }
 }
 
-fn create(world: &mut World, id: InstanceId, node: NodeName) {
-    world.happened(&Happened::InstanceCreated(&id, &node));
+fn create(world: &mut World, id: InstanceId, place: Place) {
+    world.happened(&Happened::InstanceCreated(&id, &place));
     world.records.attempts.put(id.slot.clone(), id.attempt);
     let record = InstanceRecord {
         id: id.clone(),
-        node,
+        place,
+        pod: None,
         stage: Stage::Running,
         status: InstanceStatus {
             id: id.clone(),
@@ -114,16 +116,16 @@ fn create(world: &mut World, id: InstanceId, node: NodeName) {
     world.records.instances.put(id, record);
 }
 
-/// Moves an instance forward; answers its node, or none if there is nothing to move.
-fn set_stage(world: &mut World, id: &InstanceId, stage: Stage) -> Option<NodeName> {
+/// Moves an instance forward; answers its place, or none if there is nothing to move.
+fn set_stage(world: &mut World, id: &InstanceId, stage: Stage) -> Option<Place> {
     let mut record = world.records.instances.get(id)?.clone();
     if record.stage >= stage {
         return None;
     }
     record.stage = stage;
-    let node = record.node.clone();
+    let place = record.place.clone();
     world.records.instances.put(id.clone(), record);
-    Some(node)
+    Some(place)
 }
 
 fn forget(world: &mut World, id: &InstanceId) {

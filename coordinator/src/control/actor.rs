@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use berth_model::event::Event;
+use berth_model::id::NodeName;
 use berth_model::problem::Problem;
 use berth_model::route::Table;
 use berth_model::time::{Monotonic, Span};
 use berth_store::{Guard, Op, Store, StoreError, Txn};
 use tokio::sync::{broadcast, mpsc, watch};
 
+use super::agent::AgentName;
 use super::batch::{self, Part};
 use super::challenge::Challenges;
 use super::clock::Clock;
@@ -152,7 +154,10 @@ impl Actor {
         }
         let over = world.now >= world.started.after(world.settings.node_lease.0);
         let heard = |name| {
-            let live = world.live.nodes.get(name);
+            let live = world
+                .live
+                .agents
+                .get(&AgentName::Node(NodeName::clone(name)));
             live.is_some_and(|n| n.last_heard.is_some())
         };
         let nodes = world.records.nodes.values();

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use berth_model::id::NodeName;
 use berth_model::problem::Problem;
 use berth_model::time::Monotonic;
 use tokio::sync::mpsc::error::TrySendError;
 
+use super::agent::AgentName;
 use super::commands::{agents, joining};
 use super::events::Happened;
 use super::world::World;
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Sessions that wait for the answer of an earlier one.
 #[derive(Default)]
 pub(crate) struct Challenges {
-    open: BTreeMap<NodeName, Challenge>,
+    open: BTreeMap<AgentName, Challenge>,
 }
 
 struct Challenge {
@@ -40,7 +40,7 @@ pub(crate) struct Second {
 impl Challenges {
     /// Answers with the session if it may begin at once. Otherwise its reply comes later.
     pub(crate) fn consider(&mut self, world: &World, second: Second) -> Option<Second> {
-        let node = second.opened.node.clone();
+        let node = second.opened.agent.clone();
         let facts = &second.opened.facts;
         let known = agents::check_known(world, &node);
         if let Err(problem) = known.and_then(|()| joining::check_facts(facts)) {
@@ -48,7 +48,7 @@ impl Challenges {
             let _ = second.reply.send(Err(problem));
             return None;
         }
-        let first = world.live.nodes.get(&node).and_then(|live| {
+        let first = world.live.agents.get(&node).and_then(|live| {
             let session = live.session.as_ref()?;
             let same_process = live.incarnation == second.opened.incarnation;
             (!same_process).then_some(session)
@@ -70,7 +70,7 @@ impl Challenges {
             && !other.second.reply.is_closed()
         {
             let _ = second.reply.send(Err(Problem::unavailable(format!(
-                "another session of node {node} is just being checked: try again in a few seconds"
+                "another session of {node} is just being checked: try again in a few seconds"
             ))));
             return None;
         }
@@ -95,7 +95,7 @@ impl Challenges {
     /// time a first one that was heard keeps its place. (Not sooner: what was heard may have been on
     /// its way when the first one died.)
     pub(crate) fn decide(&mut self, world: &mut World) -> Vec<Second> {
-        let due: Vec<NodeName> = self
+        let due: Vec<AgentName> = self
             .open
             .iter()
             .filter(|(node, c)| world.now >= c.until || first_of(world, node) != Some(c.first))
@@ -123,36 +123,36 @@ impl Challenges {
     }
 }
 
-fn first_of(world: &World, node: &NodeName) -> Option<ConnectionId> {
-    let live = world.live.nodes.get(node)?;
+fn first_of(world: &World, node: &AgentName) -> Option<ConnectionId> {
+    let live = world.live.agents.get(node)?;
     live.session.as_ref().map(|s| s.connection)
 }
 
-fn refuse(world: &mut World, node: &NodeName, second: Second) {
+fn refuse(world: &mut World, node: &AgentName, second: Second) {
     let host = &second.opened.facts.hostname;
-    world.happened(&Happened::NodeKeyInUse(node, host));
+    world.happened(&Happened::NodeKeyInUse(&node.to_string(), host));
     let _ = second.reply.send(Err(Problem::new(
         409,
         "key-in-use",
         "Key in use",
         format!(
-            "another machine is connected as node {node} with the same key: give this one a data folder \
+            "another machine is connected as {node} with the same key: give this one a data folder \
              of its own and join it with a new token"
         ),
     )));
 }
 
-fn dismiss(world: &mut World, node: &NodeName) {
+fn dismiss(world: &mut World, node: &AgentName) {
     let session = world
         .live
-        .nodes
+        .agents
         .get_mut(node)
         .and_then(|n| n.session.take());
     if let Some(session) = session {
         // A full outbox cannot be told; dropping it ends the session as well.
         let _ = session.outbox.try_send(ToAgent::Refuse(
             "replaced".to_owned(),
-            "this session did not answer and another one of the same node took its place"
+            "this session did not answer and another one of the same agent took its place"
                 .to_owned(),
         ));
     }

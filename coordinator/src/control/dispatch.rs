@@ -136,8 +136,8 @@ impl Actor {
                     Ok((list, events.subscribe()))
                 });
             }
-            Command::NodeByKey(key_hash, reply) => {
-                self.read(reply, move |w| agents::node_by_key(w, &key_hash));
+            Command::AgentByKey(key_hash, reply) => {
+                self.read(reply, move |w| agents::by_key(w, &key_hash));
             }
             Command::BlobWanted(blob, reply) => {
                 self.read(reply, move |w| models::blob_bytes(w, &blob));
@@ -215,7 +215,7 @@ impl Actor {
             reply,
             |w| {
                 // It may have been removed while an earlier session was asked.
-                agents::check_known(w, &opened.node)?;
+                agents::check_known(w, &opened.agent)?;
                 Ok(agents::admit(w, opened))
             },
             |_, connection| Ok(connection),

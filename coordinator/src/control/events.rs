@@ -3,6 +3,7 @@
 use berth_model::event::{Event, Level};
 use berth_model::id::{GatewayName, InstanceId, NodeName, ServiceName};
 use berth_model::instance::InstanceStatus;
+use berth_model::place::Place;
 use berth_model::service::Revision;
 use berth_model::time::Timestamp;
 
@@ -19,8 +20,8 @@ pub(crate) enum Happened<'a> {
     ServiceGone(&'a ServiceName),
     RevisionScaled(&'a ServiceName, u32, u32),
     RevisionDropped(&'a ServiceName, u32),
-    InstanceCreated(&'a InstanceId, &'a NodeName),
-    InstanceAdopted(&'a InstanceId, &'a NodeName),
+    InstanceCreated(&'a InstanceId, &'a Place),
+    InstanceAdopted(&'a InstanceId, &'a Place),
     InstanceHealthy(&'a InstanceStatus),
     InstanceUnhealthy(&'a InstanceStatus),
     InstanceRestarted(&'a InstanceStatus),
@@ -28,15 +29,15 @@ pub(crate) enum Happened<'a> {
     InstanceStopped(&'a InstanceStatus),
     InstanceDraining(&'a InstanceId, &'a str),
     InstanceStopping(&'a InstanceId, bool),
-    InstanceLost(&'a InstanceId, &'a NodeName),
+    InstanceLost(&'a InstanceId, &'a Place),
     InstanceForgotten(&'a InstanceId),
     NodeJoined(&'a NodeName),
     NodeConnected(&'a NodeName, &'a str),
     NodeSilent(&'a NodeName, u64),
     NodeLost(&'a NodeName, u64),
     NodeReturned(&'a NodeName),
-    NodeKeyInUse(&'a NodeName, &'a str),
-    NodeRefused(&'a NodeName, &'a str),
+    NodeKeyInUse(&'a str, &'a str),
+    NodeRefused(&'a str, &'a str),
     NodeRemoved(&'a NodeName),
     GatewayConnected(&'a GatewayName, &'a str),
     GatewayLost(&'a GatewayName),
@@ -127,9 +128,8 @@ impl Happened<'_> {
             | H::NodeSilent(n, _)
             | H::NodeLost(n, _)
             | H::NodeReturned(n)
-            | H::NodeKeyInUse(n, _)
-            | H::NodeRefused(n, _)
             | H::NodeRemoved(n) => format!("node/{n}"),
+            H::NodeKeyInUse(agent, _) | H::NodeRefused(agent, _) => format!("node/{agent}"),
             H::GatewayConnected(g, _) | H::GatewayLost(g) => format!("gateway/{g}"),
             H::TokenCreated(id, _) => format!("token/{id}"),
             H::Restored | H::Settled | H::MassLoss(..) | H::MassLossOver => "coordinator".into(),

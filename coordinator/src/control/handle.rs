@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::agent::AgentName;
 use berth_model::api::{
     CreateToken, Deploy, GatewayView, ModelView, NodeView, ServiceView, StatusView, TokenView,
 };
@@ -58,8 +59,8 @@ pub enum Command {
     Events(u64, Reply<(Vec<Event>, broadcast::Receiver<Event>)>),
     /// A machine wants to join; checks and uses up the token; answers with the name it got.
     Join(Box<Join>, Reply<NodeName>),
-    /// Whose key is this (SHA-256 hex of SubjectPublicKeyInfo)? Not-found if no node's.
-    NodeByKey(String, Reply<NodeName>),
+    /// Whose key is this (SHA-256 hex of SubjectPublicKeyInfo)? Not-found if no agent's.
+    AgentByKey(String, Reply<AgentName>),
     /// An agent opens its session. Errors become a refusal (`Problem::kind` ends in its code).
     AgentOpened(Box<AgentOpened>, Reply<ConnectionId>),
     /// Status changes of an agent; answered when on disk.
@@ -105,8 +106,8 @@ pub struct Join {
 
 /// An agent that opens its session.
 pub struct AgentOpened {
-    /// The node, from its certificate's pinned key.
-    pub node: NodeName,
+    /// Who it is, from its certificate's pinned key.
+    pub agent: AgentName,
     /// The agent process's random id.
     pub incarnation: String,
     /// The machine's facts.

@@ -3,20 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use berth_model::gateway::GatewayReport;
-use berth_model::id::{GatewayName, InstanceId, NodeName};
+use berth_model::id::{GatewayName, InstanceId};
 use berth_model::instance::Intent;
 use berth_model::route::Order;
 use berth_model::time::{Monotonic, Span};
 use berth_plan::Session;
 use tokio::sync::mpsc;
 
+use super::agent::AgentName;
 use super::{ConnectionId, ToAgent};
 
 /// Everything live.
 #[derive(Default)]
 pub(crate) struct Live {
     last_connection: ConnectionId,
-    pub(crate) nodes: BTreeMap<NodeName, LiveNode>,
+    pub(crate) agents: BTreeMap<AgentName, LiveAgent>,
     pub(crate) gateways: BTreeMap<GatewayName, LiveGateway>,
     /// When an instance was seen to drain first, in this term.
     pub(crate) draining_since: BTreeMap<InstanceId, Monotonic>,
@@ -24,9 +25,9 @@ pub(crate) struct Live {
     pub(crate) out_since: BTreeMap<InstanceId, Order>,
 }
 
-/// One node's agent.
+/// One agent.
 #[derive(Default)]
-pub(crate) struct LiveNode {
+pub(crate) struct LiveAgent {
     pub(crate) session: Option<AgentSession>,
     /// None until it was heard in this term.
     pub(crate) last_heard: Option<Monotonic>,
@@ -75,13 +76,13 @@ impl Live {
     }
 
     /// Whose session this is; none if it is over or was replaced.
-    pub(crate) fn node_of(&self, connection: ConnectionId) -> Option<NodeName> {
-        let holds = |n: &LiveNode| {
+    pub(crate) fn agent_of(&self, connection: ConnectionId) -> Option<AgentName> {
+        let holds = |n: &LiveAgent| {
             n.session
                 .as_ref()
                 .is_some_and(|s| s.connection == connection)
         };
-        let found = self.nodes.iter().find(|(_, node)| holds(node));
+        let found = self.agents.iter().find(|(_, agent)| holds(agent));
         found.map(|(name, _)| name.clone())
     }
 
@@ -92,10 +93,10 @@ impl Live {
             .find(|g| g.connection == Some(connection))
     }
 
-    /// Whether a node's agent is there.
-    pub(crate) fn node_session(&self, name: &NodeName, lease: Span, now: Monotonic) -> Session {
-        self.nodes.get(name).map_or(Session::NotYet, |node| {
-            session(node.session.is_some(), node.last_heard, lease, now)
+    /// Whether an agent is there.
+    pub(crate) fn agent_session(&self, name: &AgentName, lease: Span, now: Monotonic) -> Session {
+        self.agents.get(name).map_or(Session::NotYet, |agent| {
+            session(agent.session.is_some(), agent.last_heard, lease, now)
         })
     }
 

@@ -15,6 +15,7 @@
 
 mod act;
 mod actor;
+mod agent;
 mod batch;
 mod challenge;
 mod clock;
@@ -40,6 +41,7 @@ mod simulation;
 #[cfg(test)]
 mod testing;
 
+pub use agent::AgentName;
 pub use clock::{Clock, SystemClock};
 pub use error::ControlError;
 pub use handle::*;

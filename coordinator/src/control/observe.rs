@@ -6,7 +6,8 @@ use berth_model::instance::{InstanceRecord, Phase, Stage};
 use berth_model::time::Span;
 use berth_plan::{Desired, GatewaySeen, InstanceSeen, Needs, NodeSeen, Observed};
 
-use super::live::LiveNode;
+use super::agent::AgentName;
+use super::live::LiveAgent;
 use super::world::World;
 
 /// How long after an agent took over a set it may take to report what is in it.
@@ -28,6 +29,7 @@ fn desired(world: &World) -> Desired {
                 resources: manifest.map(|m| m.resources).unwrap_or_default(),
                 runtime: revision.runtime,
                 labels: revision.node_labels.clone(),
+                module: None,
             };
             ((service.name.clone(), revision.number), needs)
         });
@@ -49,6 +51,7 @@ fn observed(world: &World) -> Observed {
                     capacity: node.facts.capacity,
                     labels: node.all_labels(),
                     runtimes: node.facts.runtimes.clone(),
+                    modules: Vec::new(),
                     cordoned: node.cordoned,
                     lost: node.lost,
                     session: world.session(&node.name),
@@ -61,6 +64,7 @@ fn observed(world: &World) -> Observed {
             .values()
             .map(|record| (record.id.clone(), instance(world, record)))
             .collect(),
+        clusters: BTreeMap::new(),
         attempts: BTreeMap::clone(&records.attempts),
         gateways: records
             .gateways
@@ -74,10 +78,10 @@ fn observed(world: &World) -> Observed {
 }
 
 fn instance(world: &World, record: &InstanceRecord) -> InstanceSeen {
-    let live = world.live.nodes.get(&record.node);
+    let live = world.live.agents.get(&AgentName::of(record));
     let never_was = live.is_some_and(|live| never_was(world, live, record));
     InstanceSeen {
-        node: record.node.clone(),
+        place: record.place.clone(),
         stage: record.stage,
         phase: if never_was {
             Phase::Stopped
@@ -89,11 +93,12 @@ fn instance(world: &World, record: &InstanceRecord) -> InstanceSeen {
         }),
         draining_since: world.live.draining_since.get(&record.id).copied(),
         out_since: world.live.out_since.get(&record.id).copied(),
+        ended: None,
     }
 }
 
 /// Whether the agent has not taken over the newest set yet: it may have what it has not reported.
-fn unanswered(live: &LiveNode) -> bool {
+fn unanswered(live: &LiveAgent) -> bool {
     live.session.as_ref().is_none_or(|session| {
         let sent = live.sent.as_ref().map(|s| s.order);
         !session.current || session.acknowledged.map(|(order, _)| order) < sent
@@ -102,7 +107,7 @@ fn unanswered(live: &LiveNode) -> bool {
 
 /// Told to stop before its agent ever knew of it; the agent has taken over that order long since and
 /// has nothing to say of it: there is nothing to stop.
-fn never_was(world: &World, live: &LiveNode, record: &InstanceRecord) -> bool {
+fn never_was(world: &World, live: &LiveAgent, record: &InstanceRecord) -> bool {
     let acknowledged = live.session.as_ref().and_then(|s| s.acknowledged);
     record.stage == Stage::Stopping
         && !live.reported.contains(&record.id)

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use berth_model::id::{InstanceId, NodeName};
+use berth_model::id::InstanceId;
 use berth_model::instance::{InstanceRecord, InstanceSpec, Intent, Phase, Stage};
 use berth_model::manifest::Manifest;
 use berth_model::route::Table;
 use tokio::sync::watch;
 
+use super::agent::AgentName;
 use super::commands::agents;
 use super::live::Sent;
 use super::routes;
@@ -59,11 +60,15 @@ fn note_out(world: &mut World) -> bool {
     news
 }
 
-/// Ends the sessions of nodes that were removed, and forgets what was live of them.
+/// Ends the sessions of nodes that were removed and of Pods whose instance is gone, and forgets what was live of them.
 pub(crate) fn removed_nodes(world: &mut World) {
-    let records = &world.records.nodes;
-    world.live.nodes.retain(|name, live| {
-        if records.contains_key(name) {
+    let records = &world.records;
+    world.live.agents.retain(|name, live| {
+        let known = match name {
+            AgentName::Node(node) => records.nodes.contains_key(node),
+            AgentName::Pod(id) => records.instances.contains_key(id),
+        };
+        if known {
             return true;
         }
         if let Some(session) = &live.session {
@@ -83,32 +88,31 @@ pub(crate) fn desired_sets(world: &mut World) -> Vec<ConnectionId> {
     if world.settling {
         return Vec::new();
     }
-    let mut content: BTreeMap<&NodeName, Vec<(InstanceId, Intent)>> = BTreeMap::new();
+    let mut content: BTreeMap<AgentName, Vec<(InstanceId, Intent)>> = BTreeMap::new();
     for record in world.records.instances.values() {
         if spec(world, record).is_some() {
             let entry = (record.id.clone(), intent(record));
-            content.entry(&record.node).or_default().push(entry);
+            content
+                .entry(AgentName::of(record))
+                .or_default()
+                .push(entry);
         }
     }
-    let content: BTreeMap<NodeName, _> = content
-        .into_iter()
-        .map(|(node, set)| (node.clone(), set))
-        .collect();
-    let connected: BTreeSet<NodeName> = world.live.nodes.keys().cloned().collect();
+    let connected: BTreeSet<AgentName> = world.live.agents.keys().cloned().collect();
     let mut over = Vec::new();
-    for node in connected {
-        let set = content.get(&node).cloned().unwrap_or_default();
-        over.extend(send(world, &node, set));
+    for agent in connected {
+        let set = content.remove(&agent).unwrap_or_default();
+        over.extend(send(world, &agent, set));
     }
     over
 }
 
 fn send(
     world: &mut World,
-    node: &NodeName,
+    agent: &AgentName,
     set: Vec<(InstanceId, Intent)>,
 ) -> Option<ConnectionId> {
-    let live = world.live.nodes.get(node)?;
+    let live = world.live.agents.get(agent)?;
     let session = live.session.as_ref()?;
     let same = live.sent.as_ref().is_some_and(|s| s.content == set);
     if same && session.current {
@@ -128,7 +132,7 @@ fn send(
         .outbox
         .try_send(ToAgent::Desired { order, instances });
     let connection = session.connection;
-    let live = world.live.nodes.get_mut(node)?;
+    let live = world.live.agents.get_mut(agent)?;
     live.sent = Some(Sent {
         order,
         content: set,

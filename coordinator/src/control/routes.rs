@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use berth_model::id::{InstanceId, ServiceName};
 use berth_model::instance::{InstanceRecord, Phase, Stage};
+use berth_model::place::Place;
 use berth_model::route::{RevisionRoute, ServiceRoute};
 use berth_model::service::{Revision, ServiceRecord};
 use berth_plan::WaitReason;
@@ -63,10 +64,12 @@ fn route(world: &World, service: &ServiceRecord, instances: &[&InstanceRecord]) 
 }
 
 fn takes_traffic(world: &World, record: &InstanceRecord) -> bool {
-    let node = world.records.nodes.get(&record.node);
-    record.stage == Stage::Running
-        && record.status.address.is_some()
-        && node.is_some_and(|n| !n.lost)
+    let there = match &record.place {
+        Place::Node(node) => world.records.nodes.get(node).is_some_and(|n| !n.lost),
+        // Out of reach makes no difference, as a silent node makes none.
+        Place::Cluster(_) => true,
+    };
+    record.stage == Stage::Running && record.status.address.is_some() && there
 }
 
 fn revision_route(world: &World, revision: &Revision) -> RevisionRoute {
@@ -93,7 +96,10 @@ fn unavailable(world: &World, service: &ServiceRecord, instances: &[&InstanceRec
     let lasting = |r: &&WaitReason| {
         matches!(
             r,
-            WaitReason::NoNode { .. } | WaitReason::MassLoss { .. } | WaitReason::Settling
+            WaitReason::NoNode { .. }
+                | WaitReason::NoCluster { .. }
+                | WaitReason::MassLoss { .. }
+                | WaitReason::Settling
         )
     };
     let mut waiting = world.waiting.iter().filter(|w| w.service == *name);
@@ -168,7 +174,7 @@ mod tests {
         let mut w = world_with_service();
         let route = web(&w);
         assert_eq!(route.revisions[&1].serial, 1);
-        w.live.nodes.clear();
+        w.live.agents.clear();
         assert_eq!(web(&w), route);
         let mut node = node_record("n1", true);
         node.lost = true;

@@ -283,7 +283,8 @@ pub(crate) fn status(id: &str, phase: Phase) -> InstanceStatus {
 pub(crate) fn instance(id: &str, node: &str, phase: Phase) -> InstanceRecord {
     let id: InstanceId = id.parse().unwrap();
     InstanceRecord {
-        node: NodeName::new(node).unwrap(),
+        place: NodeName::new(node).unwrap().into(),
+        pod: None,
         stage: Stage::Running,
         status: status(&id.to_string(), phase),
         created: Timestamp(0),
@@ -340,8 +341,8 @@ pub(crate) fn connect(world: &mut World, node: &str) {
     let now = world.now;
     let live = world
         .live
-        .nodes
-        .entry(NodeName::new(node).unwrap())
+        .agents
+        .entry(NodeName::new(node).unwrap().into())
         .or_default();
     live.last_heard = Some(now);
     // The receiver is gone, which only sending would notice.

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use berth_model::event::Event;
 use berth_model::id::NodeName;
 use berth_model::node::NodeState;
+use berth_model::place::Place;
 use berth_model::route::{Order, Table};
 use berth_model::service::{ModelVersion, Revision};
 use berth_model::time::{Monotonic, Timestamp};
 use berth_plan::{Session, Settings, WaitReason, Waiting};
 
+use super::agent::AgentName;
 use super::events::{Happened, KEPT};
 use super::live::Live;
 use super::records::Records;
@@ -62,8 +64,9 @@ impl World {
 
     /// Whether a node's agent is there.
     pub(crate) fn session(&self, node: &NodeName) -> Session {
+        let agent = AgentName::Node(node.clone());
         self.live
-            .node_session(node, self.settings.node_lease, self.now)
+            .agent_session(&agent, self.settings.node_lease, self.now)
     }
 
     /// What holds for a node, as people see it.
@@ -73,6 +76,14 @@ impl World {
             Session::Connected => NodeState::Ready,
             Session::Silent(_) | Session::NotYet if lost => NodeState::Lost,
             Session::Silent(_) | Session::NotYet => NodeState::Silent,
+        }
+    }
+
+    /// What holds for a place, as people see it. A cluster out of reach is silent, never lost.
+    pub(crate) fn place_state(&self, place: &Place) -> NodeState {
+        match place {
+            Place::Node(node) => self.node_state(node),
+            Place::Cluster(_) => NodeState::Ready,
         }
     }
 

@@ -9,7 +9,7 @@ use berth_proto::v1::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Streamed, archive, node_of, session, ship, status};
+use super::{Streamed, agent_of, archive, session, ship, status};
 use crate::edge::Edge;
 
 pub(super) struct Service(pub(super) Arc<Edge>);
@@ -31,7 +31,7 @@ impl Agents for Service {
         &self,
         request: Request<FetchBlobRequest>,
     ) -> Result<Response<Self::FetchBlobStream>, Status> {
-        node_of(&self.0, &request)
+        agent_of(&self.0, &request)
             .await
             .map_err(|problem| status(&problem))?;
         archive::fetch(&self.0, request.into_inner()).await
@@ -43,10 +43,10 @@ impl Agents for Service {
         &self,
         request: Request<Streaming<LogBatch>>,
     ) -> Result<Response<Self::ShipLogsStream>, Status> {
-        let node = node_of(&self.0, &request)
+        let agent = agent_of(&self.0, &request)
             .await
             .map_err(|problem| status(&problem))?;
-        Ok(ship::open(&self.0, node, request.into_inner()))
+        Ok(ship::open(&self.0, agent, request.into_inner()))
     }
 
     async fn put_output(

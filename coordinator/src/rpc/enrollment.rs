@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use berth_model::id::NodeName;
 use berth_model::problem::Problem;
 use berth_proto::v1::enrollment_server::Enrollment;
 use berth_proto::v1::{JoinReply, JoinRequest, RenewReply, RenewRequest};
@@ -16,7 +15,7 @@ use crate::pki::VerifiedCsr;
 pub(super) struct Service(pub(super) Arc<Edge>);
 
 impl Service {
-    fn sign(&self, csr: &VerifiedCsr, name: &NodeName) -> Result<String, Status> {
+    fn sign(&self, csr: &VerifiedCsr, name: &str) -> Result<String, Status> {
         let life = self.0.settings.node_certificate_life;
         match self.0.authority.sign_node(csr, name, life) {
             Ok(issued) => Ok(issued.chain_pem),
@@ -50,7 +49,7 @@ impl Enrollment for Service {
             .ask(|reply| Command::Join(Box::new(join), reply))
             .await
             .map_err(|problem| status(&problem))?;
-        let certificate = self.sign(&csr, &name)?;
+        let certificate = self.sign(&csr, name.as_str())?;
         tracing::info!(node = %name, "a node joined");
         Ok(Response::new(JoinReply {
             name: name.to_string(),
@@ -68,11 +67,11 @@ impl Enrollment for Service {
         let name = self
             .0
             .control
-            .ask(|reply| Command::NodeByKey(key, reply))
+            .ask(|reply| Command::AgentByKey(key, reply))
             .await
             .map_err(|problem| status(&unknown_key(problem)))?;
         Ok(Response::new(RenewReply {
-            certificate: self.sign(&csr, &name)?,
+            certificate: self.sign(&csr, &name.to_string())?,
             ca: self.0.authority.pem().to_owned(),
         }))
     }

@@ -11,7 +11,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
-use berth_model::id::NodeName;
 use berth_model::problem::Problem;
 use berth_proto::v1::agents_server::AgentsServer;
 use berth_proto::v1::enrollment_server::EnrollmentServer;
@@ -22,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::server::NamedService;
 use tonic::{Code, Request, Response, Status};
 
-use crate::control::Command;
+use crate::control::{AgentName, Command};
 use crate::edge::Edge;
 use crate::listen::Peer;
 
@@ -61,8 +60,8 @@ fn answers<T: Send + 'static>() -> (Outbound<T>, Response<Streamed<T>>) {
     (sender, Response::new(stream))
 }
 
-/// The node whose certificate the peer has shown.
-async fn node_of<T>(edge: &Edge, request: &Request<T>) -> Result<NodeName, Problem> {
+/// The agent whose certificate the peer has shown.
+async fn agent_of<T>(edge: &Edge, request: &Request<T>) -> Result<AgentName, Problem> {
     let key = request
         .extensions()
         .get::<Peer>()
@@ -71,7 +70,7 @@ async fn node_of<T>(edge: &Edge, request: &Request<T>) -> Result<NodeName, Probl
             Problem::unauthorized("show the node's certificate; `berth-agent join` gets one")
         })?;
     edge.control
-        .ask(|reply| Command::NodeByKey(key, reply))
+        .ask(|reply| Command::AgentByKey(key, reply))
         .await
         .map_err(|problem| match problem.status {
             404 => Problem::new(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_model::id::{IdError, InstanceId, NodeName};
+use berth_model::id::{IdError, InstanceId};
 use berth_model::instance::InstanceStatus;
 use berth_model::problem::Problem;
 use berth_proto::ConvertError;
@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Outbound, Streamed, answers, code, node_of, peer_has_gone, status};
-use crate::control::{AgentOpened, Command, ConnectionId, Handle, ToAgent};
+use super::{Outbound, Streamed, agent_of, answers, code, peer_has_gone, status};
+use crate::control::{AgentName, AgentOpened, Command, ConnectionId, Handle, ToAgent};
 use crate::edge::{Counted, Edge};
 
 /// Longest time for an agent to say hello.
@@ -36,8 +36,8 @@ pub(super) async fn open(
     request: Request<Streaming<AgentMessage>>,
 ) -> Result<Response<Streamed<CoordinatorMessage>>, Status> {
     let (outbound, response) = answers();
-    let node = match node_of(edge, &request).await {
-        Ok(node) => node,
+    let agent = match agent_of(edge, &request).await {
+        Ok(agent) => agent,
         Err(problem) if problem.status == 403 => {
             refuse(&outbound, code(&problem), &problem.detail).await;
             return Ok(response);
@@ -46,7 +46,7 @@ pub(super) async fn open(
     };
     let session = Session {
         edge: Arc::clone(edge),
-        node,
+        agent,
         outbound,
     };
     tokio::spawn(session.run(request.into_inner()));
@@ -55,7 +55,7 @@ pub(super) async fn open(
 
 struct Session {
     edge: Arc<Edge>,
-    node: NodeName,
+    agent: AgentName,
     outbound: Outbound<CoordinatorMessage>,
 }
 
@@ -86,13 +86,13 @@ impl Session {
             Err(status) => Err(status),
         };
         let Err(status) = end else {
-            tracing::info!(node = %self.node, "an agent's session ended");
+            tracing::info!(agent = %self.agent, "an agent's session ended");
             return;
         };
         if self.edge.shutdown.is_cancelled() || peer_has_gone(&status) {
-            tracing::info!(node = %self.node, %status, "an agent's session ended");
+            tracing::info!(agent = %self.agent, %status, "an agent's session ended");
         } else {
-            tracing::warn!(node = %self.node, %status, "an agent's session ended");
+            tracing::warn!(agent = %self.agent, %status, "an agent's session ended");
         }
         let _ = tokio::time::timeout(SEND, self.outbound.send(Err(status))).await;
     }
@@ -111,7 +111,7 @@ impl Session {
             ));
         };
         let (outbox, from_control) = mpsc::channel(OUTBOX);
-        let opened = opened(self.node.clone(), hello, outbox)
+        let opened = opened(self.agent.clone(), hello, outbox)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let answer = self
             .edge
@@ -127,12 +127,12 @@ impl Session {
         };
         let settings = &self.edge.settings;
         let welcome = Welcome {
-            node: self.node.to_string(),
+            node: self.agent.to_string(),
             heartbeat_ms: millis(settings.heartbeat),
             lease_ms: millis(settings.node_lease),
         };
         self.send(Message::Welcome(welcome)).await?;
-        tracing::info!(node = %self.node, "an agent's session began");
+        tracing::info!(agent = %self.agent, "an agent's session began");
         Ok(Some((connection, from_control)))
     }
 
@@ -140,7 +140,7 @@ impl Session {
         if problem.status >= 500 {
             return Err(status(problem));
         }
-        tracing::warn!(node = %self.node, %problem, "an agent's session was refused");
+        tracing::warn!(agent = %self.agent, %problem, "an agent's session was refused");
         refuse(&self.outbound, code(problem), &problem.detail).await;
         Ok(())
     }
@@ -258,12 +258,12 @@ async fn refuse(outbound: &Outbound<CoordinatorMessage>, code: &str, message: &s
 }
 
 fn opened(
-    node: NodeName,
+    agent: AgentName,
     hello: Hello,
     outbox: mpsc::Sender<ToAgent>,
 ) -> Result<AgentOpened, ConvertError> {
     Ok(AgentOpened {
-        node,
+        agent,
         incarnation: hello.incarnation,
         facts: hello.facts.unwrap_or_default().into(),
         accepted: hello.accepted.map(Into::into),

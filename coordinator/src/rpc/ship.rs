@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use berth_logs::{LogsError, StreamKey};
-use berth_model::id::{InstanceId, NodeName};
+use berth_model::api::InstanceView;
+use berth_model::id::InstanceId;
+use berth_model::place::Place;
 use berth_proto::v1::{LogAck, LogBatch};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use tonic::{Response, Status, Streaming};
 
 use super::{Outbound, Streamed, answers};
-use crate::control::Command;
+use crate::control::{AgentName, Command};
 use crate::edge::Edge;
 
 /// Batches that may wait for the disk; they share syncs.
@@ -20,13 +22,13 @@ const IN_FLIGHT: usize = 32;
 /// Takes a node's logs until it ends the call.
 pub(super) fn open(
     edge: &Arc<Edge>,
-    node: NodeName,
+    agent: AgentName,
     inbound: Streaming<LogBatch>,
 ) -> Response<Streamed<LogAck>> {
     let (outbound, response) = answers();
     let shipping = Shipping {
         edge: Arc::clone(edge),
-        node,
+        agent,
         owned: BTreeMap::new(),
     };
     tokio::spawn(shipping.run(inbound, outbound));
@@ -35,7 +37,7 @@ pub(super) fn open(
 
 struct Shipping {
     edge: Arc<Edge>,
-    node: NodeName,
+    agent: AgentName,
     /// Whether an instance's logs are the node's to ship, as found out before.
     owned: BTreeMap<InstanceId, bool>,
 }
@@ -72,7 +74,7 @@ impl Shipping {
             }
         };
         if let Err(status) = end {
-            tracing::debug!(node = %self.node, %status, "a log shipment ended");
+            tracing::debug!(agent = %self.agent, %status, "a log shipment ended");
             let _ = outbound.send(Err(status)).await;
         }
     }
@@ -89,7 +91,7 @@ impl Shipping {
         if !owned {
             return Err(refuse(format!(
                 "{} runs on another node than {}",
-                key.instance, self.node
+                key.instance, self.agent
             )));
         }
         Ok(key)
@@ -109,12 +111,24 @@ impl Shipping {
                 .instances
                 .iter()
                 .find(|known| known.status.id == *instance)
-                .is_none_or(|known| known.node == self.node),
-            Err(problem) if problem.status == 404 => true,
+                .is_none_or(|known| self.may(known)),
+            // A Pod ships its own instance's lines and no others.
+            Err(problem) if problem.status == 404 => match &self.agent {
+                AgentName::Node(_) => true,
+                AgentName::Pod(id) => id == instance,
+            },
             Err(problem) => return Err(problem.detail),
         };
         self.owned.insert(instance.clone(), owned);
         Ok(owned)
+    }
+
+    fn may(&self, known: &InstanceView) -> bool {
+        match (&self.agent, &known.node) {
+            (AgentName::Node(node), Place::Node(place)) => node == place,
+            (AgentName::Pod(id), Place::Cluster(_)) => *id == known.status.id,
+            _ => false,
+        }
     }
 
     /// The answer to a batch. Errors: the disk, not the batch, is at fault.
@@ -126,12 +140,12 @@ impl Shipping {
         };
         match &error {
             LogsError::WrongOffset { durable, .. } | LogsError::BadFrames { durable, .. } => {
-                tracing::debug!(node = %self.node, %error, "a log batch was refused");
+                tracing::debug!(agent = %self.agent, %error, "a log batch was refused");
                 Ok(acknowledgement(&batch, *durable, error.to_string()))
             }
             _ => {
                 let error = crate::chain(&error);
-                tracing::error!(node = %self.node, error, "logs cannot be kept");
+                tracing::error!(agent = %self.agent, error, "logs cannot be kept");
                 Err(Status::unavailable(error))
             }
         }

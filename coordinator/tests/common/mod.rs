@@ -247,7 +247,7 @@ pub fn sign(authority: &Authority, name: &str, key: &KeyPair, life: Duration) ->
     let request = VerifiedCsr::parse(&csr(key)).unwrap();
     let name = NodeName::new(name).unwrap();
     authority
-        .sign_node(&request, &name, life)
+        .sign_node(&request, name.as_str(), life)
         .unwrap()
         .chain_pem
 }

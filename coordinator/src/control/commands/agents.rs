@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use berth_model::id::{InstanceId, NodeName};
+use berth_model::id::InstanceId;
 use berth_model::instance::{InstanceRecord, InstanceStatus, Phase, Stage};
 use berth_model::problem::Problem;
 use berth_model::route::Order;
 
 use super::statuses;
+use crate::control::agent::AgentName;
 use crate::control::events::Happened;
 use crate::control::live::AgentSession;
 use crate::control::world::World;
@@ -17,11 +18,16 @@ use crate::control::{AgentOpened, ConnectionId};
 pub(crate) const REMOVED: &str = "removed";
 
 /// Whose key this is.
-pub(crate) fn node_by_key(world: &World, key_hash: &str) -> Result<NodeName, Problem> {
+pub(crate) fn by_key(world: &World, key_hash: &str) -> Result<AgentName, Problem> {
     let mut nodes = world.records.nodes.values();
-    nodes
-        .find(|n| n.key_hash == key_hash)
-        .map(|n| n.name.clone())
+    let node = nodes.find(|n| n.key_hash == key_hash);
+    let pod = || {
+        let mut instances = world.records.instances.values();
+        let has = |r: &&InstanceRecord| r.pod.as_ref().is_some_and(|p| p.key_hash == key_hash);
+        instances.find(has).map(|r| AgentName::Pod(r.id.clone()))
+    };
+    node.map(|n| AgentName::Node(n.name.clone()))
+        .or_else(pod)
         .ok_or_else(|| {
             Problem::not_found(
                 "no node has this key; if it was removed, join the machine again with a new token",
@@ -29,51 +35,61 @@ pub(crate) fn node_by_key(world: &World, key_hash: &str) -> Result<NodeName, Pro
         })
 }
 
-/// A node must be in the records to have a session.
-pub(crate) fn check_known(world: &World, node: &NodeName) -> Result<(), Problem> {
-    if world.records.nodes.contains_key(node) {
-        return Ok(());
-    }
-    Err(removed(node))
+/// A node or a Pod's instance must be in the records to have a session.
+pub(crate) fn check_known(world: &World, agent: &AgentName) -> Result<(), Problem> {
+    let known = match agent {
+        AgentName::Node(node) => world.records.nodes.contains_key(node),
+        AgentName::Pod(id) => world.records.instances.contains_key(id),
+    };
+    if known { Ok(()) } else { Err(removed(agent)) }
 }
 
-/// What the agent of a removed node is told.
-pub(crate) fn removed(node: &NodeName) -> Problem {
-    Problem::new(
-        403,
-        REMOVED,
-        "Node removed",
-        format!("node {node} was removed: join the machine again with a new token"),
-    )
+/// What the agent of a removed node, or of an instance that is not wanted any more, is told.
+pub(crate) fn removed(agent: &AgentName) -> Problem {
+    let (title, detail) = match agent {
+        AgentName::Node(node) => (
+            "Node removed",
+            format!("node {node} was removed: join the machine again with a new token"),
+        ),
+        AgentName::Pod(id) => (
+            "Instance gone",
+            format!("instance {id} is not wanted any more: its Job can be deleted"),
+        ),
+    };
+    Problem::new(403, REMOVED, title, detail)
 }
 
 /// Takes a session in place of an earlier one, and everything the agent says with it.
 pub(crate) fn admit(world: &mut World, opened: AgentOpened) -> ConnectionId {
-    let node = opened.node;
-    if let Some(record) = world.records.nodes.get(&node) {
+    let agent = opened.agent;
+    if let AgentName::Node(node) = &agent
+        && let Some(record) = world.records.nodes.get(node)
+    {
         let mut record = record.clone();
         record.facts = opened.facts;
         let version = record.facts.agent_version.clone();
         world.records.nodes.put(node.clone(), record);
-        let live = world.live.nodes.get(&node);
+        let live = world.live.agents.get(&agent);
         // A mere reconnect of the same process is no event.
         if live.is_none_or(|n| n.incarnation != opened.incarnation || n.told_silent) {
-            world.happened(&Happened::NodeConnected(&node, &version));
+            world.happened(&Happened::NodeConnected(node, &version));
         }
     }
     let reported: BTreeSet<InstanceId> = opened.instances.iter().map(|s| s.id.clone()).collect();
-    if world.restored {
+    if world.restored
+        && let AgentName::Node(node) = &agent
+    {
         for status in &opened.instances {
-            statuses::adopt(world, &node, status);
+            statuses::adopt(world, node, status);
         }
     }
     for status in opened.instances {
-        statuses::take(world, &node, status);
+        statuses::take(world, &agent, status);
     }
-    missing(world, &node, &reported);
+    missing(world, &agent, &reported);
     let connection = world.live.connection();
     let now = world.now;
-    let live = world.live.nodes.entry(node).or_default();
+    let live = world.live.agents.entry(agent).or_default();
     live.session = Some(AgentSession {
         connection,
         outbox: opened.outbox,
@@ -90,9 +106,9 @@ pub(crate) fn admit(world: &mut World, opened: AgentOpened) -> ConnectionId {
 
 /// Records whose instance the agent does not have (its disk was replaced, say): what shall run is to
 /// be started anew, what shall stop has stopped.
-fn missing(world: &mut World, node: &NodeName, reported: &BTreeSet<InstanceId>) {
+fn missing(world: &mut World, agent: &AgentName, reported: &BTreeSet<InstanceId>) {
     let mine = world.records.instances.values();
-    let gone = mine.filter(|r| r.node == *node && !reported.contains(&r.id));
+    let gone = mine.filter(|r| agent.has(r) && !reported.contains(&r.id));
     let gone: Vec<InstanceRecord> = gone.cloned().collect();
     for record in gone {
         let phase = match record.stage {
@@ -107,7 +123,7 @@ fn missing(world: &mut World, node: &NodeName, reported: &BTreeSet<InstanceId>) 
                 since: world.wall,
                 ..record.status
             };
-            statuses::take(world, node, status);
+            statuses::take(world, agent, status);
         }
     }
 }
@@ -119,30 +135,30 @@ pub(crate) fn status(
     changed: Vec<InstanceStatus>,
     forgotten: &[InstanceId],
 ) -> Result<(), Problem> {
-    let Some(node) = heard(world, connection) else {
+    let Some(agent) = heard(world, connection) else {
         return Err(Problem::conflict(
             "this session is over: another one took its place; connect again",
         ));
     };
     for status in changed {
-        if let Some(live) = world.live.nodes.get_mut(&node) {
+        if let Some(live) = world.live.agents.get_mut(&agent) {
             live.reported.insert(status.id.clone());
         }
-        statuses::take(world, &node, status);
+        statuses::take(world, &agent, status);
     }
     for id in forgotten {
-        if let Some(live) = world.live.nodes.get_mut(&node) {
+        if let Some(live) = world.live.agents.get_mut(&agent) {
             live.reported.remove(id);
         }
-        stopped(world, &node, id);
+        stopped(world, &agent, id);
     }
     Ok(())
 }
 
 /// What an agent has forgotten on its way out has stopped, even if that word itself was lost.
-fn stopped(world: &mut World, node: &NodeName, id: &InstanceId) {
+fn stopped(world: &mut World, agent: &AgentName, id: &InstanceId) {
     let leaving = |r: &&InstanceRecord| {
-        r.node == *node
+        agent.has(r)
             && matches!(r.stage, Stage::Stopping | Stage::Lost)
             && r.status.phase != Phase::Stopped
     };
@@ -154,17 +170,17 @@ fn stopped(world: &mut World, node: &NodeName, id: &InstanceId) {
         since: world.wall,
         ..record.status.clone()
     };
-    statuses::take(world, node, status);
+    statuses::take(world, agent, status);
 }
 
-/// Notes that a session's agent is there. Answers which node it is; none if the session is over.
-pub(crate) fn heard(world: &mut World, connection: ConnectionId) -> Option<NodeName> {
-    let node = world.live.node_of(connection)?;
+/// Notes that a session's agent is there. Answers who it is; none if the session is over.
+pub(crate) fn heard(world: &mut World, connection: ConnectionId) -> Option<AgentName> {
+    let agent = world.live.agent_of(connection)?;
     let now = world.now;
-    if let Some(live) = world.live.nodes.get_mut(&node) {
+    if let Some(live) = world.live.agents.get_mut(&agent) {
         live.last_heard = Some(now);
     }
-    Some(node)
+    Some(agent)
 }
 
 /// Takes an agent's word on a desired set.
@@ -174,14 +190,14 @@ pub(crate) fn acknowledged(
     order: Order,
     refused: Option<String>,
 ) {
-    let Some(node) = heard(world, connection) else {
+    let Some(agent) = heard(world, connection) else {
         return;
     };
     let now = world.now;
     let session = world
         .live
-        .nodes
-        .get_mut(&node)
+        .agents
+        .get_mut(&agent)
         .and_then(|n| n.session.as_mut());
     let Some(session) = session else { return };
     match refused.filter(|why| !why.is_empty()) {
@@ -193,19 +209,19 @@ pub(crate) fn acknowledged(
             let news = session.refused.as_ref() != Some(&why);
             session.refused = Some(why.clone());
             if news {
-                world.happened(&Happened::NodeRefused(&node, &why));
+                world.happened(&Happened::NodeRefused(&agent.to_string(), &why));
             }
         }
     }
 }
 
 /// A session is over.
-pub(crate) fn close(world: &mut World, connection: ConnectionId) -> Option<NodeName> {
-    let node = world.live.node_of(connection)?;
-    if let Some(live) = world.live.nodes.get_mut(&node) {
+pub(crate) fn close(world: &mut World, connection: ConnectionId) -> Option<AgentName> {
+    let agent = world.live.agent_of(connection)?;
+    if let Some(live) = world.live.agents.get_mut(&agent) {
         live.session = None;
     }
-    Some(node)
+    Some(agent)
 }
 
 /// Ends sessions whose edge has gone without a word, and tells of nodes that stay silent.
@@ -213,7 +229,7 @@ pub(crate) fn sweep(world: &mut World) {
     let now = world.now;
     let lease = world.settings.node_lease;
     let mut silent = Vec::new();
-    for (name, live) in &mut world.live.nodes {
+    for (name, live) in &mut world.live.agents {
         if live.session.as_ref().is_some_and(|s| s.outbox.is_closed()) {
             live.session = None;
         }
@@ -223,7 +239,7 @@ pub(crate) fn sweep(world: &mut World) {
             && (live.session.is_none() || quiet >= lease.0 * 2 / 3)
         {
             live.told_silent = true;
-            silent.push((name.clone(), quiet.as_secs()));
+            silent.extend(name.node().map(|node| (node.clone(), quiet.as_secs())));
         }
     }
     for (name, seconds) in silent {

@@ -44,7 +44,7 @@ mod tests {
         assert!(w.records.nodes.contains_key(&name));
 
         // Silent: its instances may be gone for all one knows.
-        w.live.nodes.clear();
+        w.live.agents.clear();
         assert_eq!(remove(&mut w, &name).unwrap().state, NodeState::Silent);
         assert!(!w.records.nodes.contains_key(&name));
         let event = w.records.events.values().next_back().unwrap();

@@ -3,6 +3,7 @@
 use berth_model::id::{InstanceId, NodeName};
 use berth_model::instance::{InstanceRecord, InstanceStatus, Phase, Reason, Stage};
 
+use crate::control::agent::AgentName;
 use crate::control::events::Happened;
 use crate::control::world::World;
 
@@ -13,11 +14,11 @@ const MAX_LINE_BYTES: usize = 2_048;
 const MAX_BYTES: usize = 128 * 1024;
 
 /// Takes a status into the instance's record, with the events that its change means. Statuses of
-/// instances that the node should not have only raise counters.
-pub(crate) fn take(world: &mut World, node: &NodeName, status: InstanceStatus) {
+/// instances that the agent should not have only raise counters.
+pub(crate) fn take(world: &mut World, agent: &AgentName, status: InstanceStatus) {
     let status = bounded(status);
     let record = world.records.instances.get(&status.id);
-    let Some(record) = record.filter(|r| r.node == *node) else {
+    let Some(record) = record.filter(|r| agent.has(r)) else {
         raise_counters(world, &status.id);
         return;
     };
@@ -100,14 +101,15 @@ pub(crate) fn adopt(world: &mut World, node: &NodeName, status: &InstanceStatus)
     }
     let record = InstanceRecord {
         id: id.clone(),
-        node: node.clone(),
+        place: node.clone().into(),
+        pod: None,
         stage: Stage::Running,
         status: bounded(status.clone()),
         created: world.wall,
     };
     world.records.instances.put(id.clone(), record);
     raise_counters(world, id);
-    world.happened(&Happened::InstanceAdopted(id, node));
+    world.happened(&Happened::InstanceAdopted(id, &node.clone().into()));
 }
 
 /// A revision's number may mean something else since the restore; its digest cannot.
@@ -148,7 +150,7 @@ mod tests {
 
     fn report(world: &mut World, status: InstanceStatus) {
         world.fresh.clear();
-        take(world, &"n1".parse().unwrap(), status);
+        take(world, &AgentName::Node("n1".parse().unwrap()), status);
     }
 
     #[test]
@@ -185,7 +187,7 @@ mod tests {
         let mut foreign = status("web.1.0.1", Phase::Backoff);
         foreign.restarts = 7;
         w.fresh.clear();
-        take(&mut w, &"n2".parse().unwrap(), foreign);
+        take(&mut w, &AgentName::Node("n2".parse().unwrap()), foreign);
         let id: InstanceId = "web.1.0.1".parse().unwrap();
         assert_eq!(w.records.instances[&id].status.phase, Phase::Healthy);
         // What is in use somewhere is never given again.

@@ -77,7 +77,7 @@ impl SimAgent {
             (machine.accepted, all)
         };
         let opened = AgentOpened {
-            node: self.name.clone(),
+            agent: self.name.clone().into(),
             incarnation: self.incarnation.clone(),
             facts: facts(self.exclusive),
             accepted,

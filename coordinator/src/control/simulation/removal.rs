@@ -35,7 +35,7 @@ async fn a_removed_nodes_session_ends_and_does_not_begin_again() {
     assert_eq!(fleet.handle.ask(late).await.unwrap_err().status, 409);
     let (again, _inbox) = open(&fleet.handle, "x", Vec::new()).await;
     assert!(again.unwrap_err().kind.ends_with("removed"));
-    let key = |reply| Command::NodeByKey("key-of-n0".into(), reply);
+    let key = |reply| Command::AgentByKey("key-of-n0".into(), reply);
     assert_eq!(fleet.handle.ask(key).await.unwrap_err().status, 404);
     assert!(kinds(&fleet.handle).await.contains(&"node-removed".into()));
     assert_eq!(remove(&fleet, &name).await, Err(404));
@@ -46,7 +46,7 @@ async fn a_lost_node_is_removed_and_nothing_is_wrong_any_more() {
     let mut fleet = Fleet::new(4, true).await;
     fleet.deploy("dga", 1).await.unwrap();
     let first = fleet.ready().await.instances.remove(0);
-    let node = first.node;
+    let node = first.node.node().unwrap().clone();
     assert_eq!(remove(&fleet, &node).await, Err(409));
     let number: usize = node.as_str()[1..].parse().unwrap();
     fleet.cable(number, false);
@@ -62,7 +62,10 @@ async fn a_lost_node_is_removed_and_nothing_is_wrong_any_more() {
     let status = fleet.handle.ask(Command::Status).await.unwrap();
     assert!(status.problems.is_empty(), "{status:?}");
     let left = fleet.ready().await.instances;
-    assert!(left.iter().all(|i| i.node != node), "{left:?}");
+    assert!(
+        left.iter().all(|i| i.node.node() != Some(&node)),
+        "{left:?}"
+    );
 
     // Neither its agent nor another coordinator brings it back.
     fleet.restart(Duration::from_secs(1)).await;

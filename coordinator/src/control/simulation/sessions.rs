@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::fleet::Fleet;
 use crate::control::testing::facts;
-use crate::control::{AgentOpened, Command, ConnectionId, Handle, ToAgent};
+use crate::control::{AgentName, AgentOpened, Command, ConnectionId, Handle, ToAgent};
 
 pub(super) async fn open(
     handle: &Handle,
@@ -17,7 +17,7 @@ pub(super) async fn open(
 ) -> (Result<ConnectionId, Problem>, mpsc::Receiver<ToAgent>) {
     let (outbox, inbox) = mpsc::channel(4);
     let opened = AgentOpened {
-        node: "n0".parse().unwrap(),
+        agent: AgentName::Node("n0".parse().unwrap()),
         incarnation: incarnation.into(),
         facts: facts(true),
         accepted: None,
@@ -109,10 +109,10 @@ async fn the_same_process_reconnects_and_a_closed_session_gives_way_at_once() {
 #[tokio::test(start_paused = true)]
 async fn unknown_nodes_and_refused_sets_are_told() {
     let fleet = Fleet::new(1, true).await;
-    let missing = |reply| Command::NodeByKey("other".into(), reply);
+    let missing = |reply| Command::AgentByKey("other".into(), reply);
     assert_eq!(fleet.handle.ask(missing).await.unwrap_err().status, 404);
-    let known = |reply| Command::NodeByKey("key-of-n0".into(), reply);
-    assert_eq!(fleet.handle.ask(known).await.unwrap().as_str(), "n0");
+    let known = |reply| Command::AgentByKey("key-of-n0".into(), reply);
+    assert_eq!(fleet.handle.ask(known).await.unwrap().to_string(), "n0");
     fleet.cable(0, false);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let (connection, mut inbox) = open(&fleet.handle, "x", Vec::new()).await;

@@ -36,7 +36,7 @@ fn view(world: &World, record: &NodeRecord) -> NodeView {
         facts: record.facts.clone(),
         labels: record.all_labels(),
         instances: instances
-            .filter(|i| i.node == record.name)
+            .filter(|i| i.place.node() == Some(&record.name))
             .map(|i| i.id.clone())
             .collect(),
         joined: record.joined,

@@ -2,6 +2,7 @@
 
 use berth_model::instance::{InstanceRecord, Phase, Stage};
 use berth_model::node::NodeState;
+use berth_model::place::Place;
 use berth_model::service::ServiceRecord;
 use berth_plan::WaitReason;
 
@@ -48,8 +49,11 @@ pub(crate) fn of(
     let mut out: Vec<Why> = Vec::new();
     for waiting in world.waiting.iter().filter(|w| w.service == service.name) {
         let rank = match waiting.reason {
-            WaitReason::NoNode { .. } => Rank::NoNode,
-            WaitReason::MassLoss { .. } | WaitReason::Settling => Rank::Held,
+            WaitReason::NoNode { .. } | WaitReason::NoCluster { .. } => Rank::NoNode,
+            WaitReason::MassLoss { .. } | WaitReason::Settling | WaitReason::Hold { .. } => {
+                Rank::Held
+            }
+            WaitReason::BackOff { .. } => Rank::Course,
             WaitReason::RolloutWaits { .. } => Rank::Rollout,
             WaitReason::Draining { .. } | WaitReason::Stopping { .. } => Rank::Course,
         };
@@ -67,7 +71,7 @@ pub(crate) fn of(
 }
 
 fn instance(world: &World, record: &InstanceRecord) -> Option<Why> {
-    let (id, node) = (&record.id, &record.node);
+    let (id, node) = (&record.id, &record.place);
     if record.stage != Stage::Running {
         return None;
     }
@@ -77,7 +81,9 @@ fn instance(world: &World, record: &InstanceRecord) -> Option<Why> {
             text: failing(record),
         });
     }
-    if world.node_state(node) != NodeState::Ready {
+    if let Place::Node(node) = node
+        && world.node_state(node) != NodeState::Ready
+    {
         return Some(Why {
             rank: Rank::Silent,
             text: format!(
@@ -116,7 +122,7 @@ fn why(record: &InstanceRecord) -> String {
 
 /// What ails an instance, with its last line and where to read more.
 pub(crate) fn failing(record: &InstanceRecord) -> String {
-    let (id, node, status) = (&record.id, &record.node, &record.status);
+    let (id, node, status) = (&record.id, &record.place, &record.status);
     let restarts = match status.restarts {
         0 => String::new(),
         1 => " (restarted once)".to_owned(),

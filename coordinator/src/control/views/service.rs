@@ -146,8 +146,8 @@ fn revision(revision: &Revision, instances: &[&InstanceRecord]) -> RevisionView 
 
 fn instance(world: &World, record: &InstanceRecord) -> InstanceView {
     InstanceView {
-        node: record.node.clone(),
-        node_state: world.node_state(&record.node),
+        node: record.place.clone(),
+        node_state: world.place_state(&record.place),
         stage: record.stage,
         status: record.status.clone(),
         created: record.created,

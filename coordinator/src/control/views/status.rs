@@ -99,7 +99,10 @@ fn nodes(world: &World) -> Vec<StatusProblem> {
                 ),
             )),
         }
-        let live = world.live.nodes.get(name);
+        let live = world
+            .live
+            .agents
+            .get(&crate::control::AgentName::Node(name.clone()));
         let refused = live.and_then(|n| n.session.as_ref()?.refused.as_ref());
         if let Some(why) = refused {
             out.push(problem(

@@ -49,7 +49,7 @@ fn a_service_as_wanted_is_ready_and_says_nothing() {
     let view = web(&world_with_service());
     assert_eq!(text(&view), "ready 1/1\n");
     assert_eq!((view.revision, view.serial), (1, 1));
-    assert_eq!(view.instances[0].node.as_str(), "n1");
+    assert_eq!(view.instances[0].node.to_string(), "n1");
 }
 
 #[test]
