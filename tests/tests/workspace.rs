@@ -11,11 +11,12 @@ fn root() -> PathBuf {
 }
 
 /// Crate → the crates of Berth that it may use. Whoever adds an edge here argues for it.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
     ("berth-model", &[]),
     ("berth-logfile", &[]),
     ("berth-package", &["berth-model"]),
     ("berth-proto", &["berth-model"]),
+    ("berth-kubernetes", &["berth-model"]),
     ("berth-plan", &["berth-model"]),
     ("berth-agent-plan", &["berth-model"]),
     ("berth-shim", &["berth-logfile"]),
