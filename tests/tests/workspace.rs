@@ -20,6 +20,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     ("berth-plan", &["berth-model"]),
     ("berth-agent-plan", &["berth-model"]),
     ("berth-shim", &["berth-logfile"]),
+    ("berth-driver", &[]),
     ("berth-store", &[]),
     ("berth-logs", &["berth-logfile", "berth-model"]),
     ("berth-gateway", &["berth-model"]),

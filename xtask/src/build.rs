@@ -38,13 +38,15 @@ pub(crate) fn run(options: &Options) -> Result<PathBuf> {
             &bin.join(program),
         )?;
     }
-    install(&shim()?, &bin.join("berth-shim"))?;
+    for (program, path) in beside()? {
+        install(&path, &bin.join(program))?;
+    }
     Ok(bin)
 }
 
-/// The shim is static, small and optimised whatever the profile of the rest: it is the entry point
-/// in containers too, and one runs beside every instance.
-pub(crate) fn shim() -> Result<PathBuf> {
+/// What runs beside modules is static, small and optimised whatever the profile of the rest: it is in
+/// containers too, and one shim runs beside every instance, one driver beside a job's module.
+pub(crate) fn beside() -> Result<[(&'static str, PathBuf); 2]> {
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let target = run::target().join("shim");
     run::check(
@@ -55,6 +57,8 @@ pub(crate) fn shim() -> Result<PathBuf> {
                 "--release",
                 "-p",
                 "berth-shim",
+                "-p",
+                "berth-driver",
                 "--target",
                 &triple,
             ])
@@ -70,7 +74,8 @@ pub(crate) fn shim() -> Result<PathBuf> {
                 ("CARGO_PROFILE_RELEASE_STRIP", "symbols"),
             ]),
     )?;
-    Ok(target.join(triple).join("release").join("berth-shim"))
+    let built = target.join(triple).join("release");
+    Ok(["berth-shim", "berth-driver"].map(|program| (program, built.join(program))))
 }
 
 /// Copies under another name and renames, so that a program that runs is not "text file busy".

@@ -25,10 +25,8 @@ pub(crate) struct Options {
 
 /// Builds the programs and writes the archive; tells where it is.
 pub(crate) fn run(options: &Options) -> Result<PathBuf> {
-    let programs = [
-        ("berth-agent", agent(options.release)?),
-        ("berth-shim", build::shim()?),
-    ];
+    let mut programs = vec![("berth-agent", agent(options.release)?)];
+    programs.extend(build::beside()?);
     let read = |(name, path): &(&'static str, PathBuf)| {
         let bytes =
             std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
