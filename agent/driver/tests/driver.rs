@@ -55,7 +55,7 @@ fn while_asked(stream: TcpStream, answer: &Answer, bodies: &Mutex<Vec<Value>>) {
         let (status, text) = match path.as_str() {
             "/healthz" => (200, "ok".to_owned()),
             _ => {
-                let body = serde_json::from_slice(&body).unwrap();
+                let body: Value = serde_json::from_slice(&body).unwrap();
                 let before = {
                     let mut bodies = bodies.lock().unwrap();
                     bodies.push(body.clone());
