@@ -10,9 +10,11 @@ use berth_agent::config::Config;
 use berth_agent::data::DataDir;
 use berth_agent::identity::{JoinRequest, join};
 use berth_agent::run::run;
-use berth_agent::runtime::Runtime;
 use berth_agent::runtime::process::ProcessRuntime;
+use berth_agent::runtime::{Runtime, Runtimes};
 use berth_agent::{facts, stop};
+#[cfg(not(feature = "docker"))]
+use berth_model::node::RuntimeKind;
 use berth_model::token::JoinToken;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
@@ -97,7 +99,7 @@ async fn dispatch(command: &Command) -> Result<()> {
     match command {
         Command::Run { place } => {
             let (config, data) = place.open()?;
-            let runtime = process_runtime(&config)?;
+            let runtimes = runtimes(&config, &data)?;
             let mut terminate = signal(SignalKind::terminate())?;
             let mut interrupt = signal(SignalKind::interrupt())?;
             let stop = async move {
@@ -107,7 +109,7 @@ async fn dispatch(command: &Command) -> Result<()> {
                 }
                 tracing::info!("ending; the instances go on");
             };
-            Ok(run(&config, &data, runtime, stop).await?)
+            Ok(run(&config, &data, runtimes, stop).await?)
         }
         Command::Join {
             endpoint,
@@ -129,7 +131,7 @@ async fn dispatch(command: &Command) -> Result<()> {
         }
         Command::StopInstances { place } => {
             let (config, data) = place.open()?;
-            let done = stop::stop_instances(&data, process_runtime(&config)?).await?;
+            let done = stop::stop_instances(&data, runtimes(&config, &data)?).await?;
             say(&format!(
                 "stopped {} instances, {} of them by force",
                 done.stopped, done.killed
@@ -152,7 +154,23 @@ fn say(text: &str) -> Result<()> {
     }
 }
 
-fn process_runtime(config: &Config) -> Result<Arc<dyn Runtime>> {
+/// Everything that can start instances here.
+fn runtimes(config: &Config, data: &DataDir) -> Result<Arc<Runtimes>> {
+    let shim = shim(config)?;
+    let process: Arc<dyn Runtime> = Arc::new(ProcessRuntime::new(shim.clone()));
+    let runtimes = docker(Runtimes::new([process]), config, data, &shim);
+    Ok(Arc::new(runtimes))
+}
+
+#[cfg(not(feature = "docker"))]
+fn docker(runtimes: Runtimes, _: &Config, _: &DataDir, _: &Path) -> Runtimes {
+    runtimes.without(
+        RuntimeKind::Docker,
+        "this build of berth-agent has no Docker support; install one built with the feature docker",
+    )
+}
+
+fn shim(config: &Config) -> Result<PathBuf> {
     let shim = match &config.shim {
         Some(shim) => shim.clone(),
         None => find_shim()?,
@@ -163,7 +181,7 @@ fn process_runtime(config: &Config) -> Result<Arc<dyn Runtime>> {
             shim.display()
         );
     }
-    Ok(Arc::new(ProcessRuntime::new(std::path::absolute(shim)?)))
+    Ok(std::path::absolute(shim)?)
 }
 
 /// Beside this executable, then on PATH.

@@ -1,5 +1,7 @@
 //! `agent.toml`: every key is optional, unknown ones are refused, and all mistakes are told at once.
 
+mod docker;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,8 @@ use berth_model::node::NodeKind;
 use berth_model::time::Bytes;
 
 use crate::ports::PortRange;
+
+pub use docker::DockerConfig;
 
 /// What an agent is configured to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +41,8 @@ pub struct Config {
     pub model_server: Option<PathBuf>,
     /// `unused_packages`: how many unpacked packages are kept that no instance uses.
     pub unused_packages: usize,
+    /// `[docker]`: the Docker runtime.
+    pub docker: DockerConfig,
 }
 
 impl Default for Config {
@@ -54,6 +60,7 @@ impl Default for Config {
             log_segment: Bytes(1 << 20),
             model_server: None,
             unused_packages: 3,
+            docker: DockerConfig::default(),
         }
     }
 }
@@ -61,7 +68,7 @@ impl Default for Config {
 /// Where the configuration is if nothing else is said.
 pub const DEFAULT_FILE: &str = "/etc/berth/agent.toml";
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "endpoint",
     "data_dir",
     "shim",
@@ -74,6 +81,7 @@ const KEYS: [&str; 12] = [
     "log_segment",
     "tensorflow_model_server",
     "unused_packages",
+    "docker",
 ];
 
 /// Everything that is wrong with a configuration file.
@@ -127,6 +135,7 @@ impl Config {
                     value.as_integer()?.try_into().ok()
                 })
                 .unwrap_or(default.unused_packages),
+            docker: DockerConfig::read(&mut reader),
         };
         if config.log_budget.0 < 256 << 10 {
             reader.error("log_budget", "must be at least 256KiB");

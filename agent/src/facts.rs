@@ -53,6 +53,7 @@ pub fn gather(config: &Config, data: &Path) -> Facts {
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         machine_id: line("/etc/machine-id"),
         boot_id: boot_id(),
+        conditions: Vec::new(),
     }
 }
 

@@ -6,6 +6,7 @@
 //! what they learn. Nothing in it needs the coordinator to be there.
 #![forbid(unsafe_code)]
 
+mod availability;
 pub mod backoff;
 pub mod clock;
 pub mod config;

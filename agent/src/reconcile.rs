@@ -27,7 +27,7 @@ use crate::logs;
 use crate::packages::{PackageNews, Packages};
 use crate::ports::PortRange;
 use crate::rpc::board::Board;
-use crate::runtime::{EndState, Handle, Runtime};
+use crate::runtime::{EndState, Handle, Runtimes};
 
 /// What the reconciler is told.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ pub struct Parts {
     /// The ledger in it.
     pub ledger: Ledger,
     /// What starts instances.
-    pub runtime: Arc<dyn Runtime>,
+    pub runtimes: Arc<Runtimes>,
     /// Packages on this node.
     pub packages: Packages,
     /// The shipper of logs.

@@ -6,6 +6,7 @@ use berth_agent_plan::Settings;
 use berth_shim::spec::LogSpec;
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::availability;
 use crate::clock;
 use crate::config::Config;
 use crate::data::{DataDir, DataError};
@@ -19,7 +20,7 @@ use crate::reconcile::{Parts, Reconciler};
 use crate::rpc::board::Board;
 use crate::rpc::connect::{ConnectError, normalize};
 use crate::rpc::session::Session;
-use crate::runtime::{Runtime, RuntimeError};
+use crate::runtime::{RuntimeError, Runtimes};
 
 /// Why an agent cannot work, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +86,7 @@ fn check_address(endpoint: &str, address: std::net::IpAddr) -> Result<(), RunErr
 pub async fn run(
     config: &Config,
     data: &DataDir,
-    runtime: Arc<dyn Runtime>,
+    runtimes: Arc<Runtimes>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let _lock = data.lock()?;
@@ -110,6 +111,8 @@ pub async fn run(
         .map(|(_, spec)| spec.blob)
         .collect();
     let board = Arc::new(Board::default());
+    board.facts(|known| known.clone_from(&facts));
+    let _watching = availability::watch(&runtimes, &board).await;
     let (events, inbox) = mpsc::channel(1024);
     let (channel, connected) = watch::channel(None);
     let (shipper, commands) = mpsc::unbounded_channel();
@@ -120,7 +123,7 @@ pub async fn run(
         settings,
         data: data.clone(),
         ledger,
-        runtime: runtime.clone(),
+        runtimes: runtimes.clone(),
         packages: Packages::open(data, &archives, connected, events.clone()),
         shipper,
         board: board.clone(),
@@ -150,12 +153,11 @@ pub async fn run(
         endpoint,
         identity,
         expired,
-        facts,
         incarnation: format!("{:032x}", rand::random::<u128>()),
         board,
         events,
         channel,
-        runtime,
+        runtimes,
     };
     let started = clock::now();
     let ended = tokio::select! {

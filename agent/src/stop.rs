@@ -7,7 +7,7 @@ use berth_shim::spec::Spec;
 
 use crate::data::DataDir;
 use crate::run::RunError;
-use crate::runtime::{Adopted, Handle, Runtime};
+use crate::runtime::{Adopted, Handle, Runtimes};
 
 /// Time beyond the stop grace after which a tree is killed past its supervisor.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -25,17 +25,14 @@ pub struct Stopped {
 
 /// Stops all instances at once and waits for them. An agent that is run again afterwards starts them again.
 /// Errors: an agent uses the folder.
-pub async fn stop_instances(
-    data: &DataDir,
-    runtime: Arc<dyn Runtime>,
-) -> Result<Stopped, RunError> {
+pub async fn stop_instances(data: &DataDir, runtimes: Arc<Runtimes>) -> Result<Stopped, RunError> {
     let _lock = data.lock()?;
     let mut result = Stopped::default();
     let mut stopping = Vec::new();
     for id in data.instance_ids()? {
         for start in data.starts(&id)? {
-            let (runtime, dir) = (runtime.clone(), data.start(&id, start));
-            match tokio::task::spawn_blocking(move || runtime.adopt(&dir)).await {
+            let (runtimes, dir) = (runtimes.clone(), data.start(&id, start));
+            match tokio::task::spawn_blocking(move || runtimes.adopt(&dir)).await {
                 Ok(Ok(Adopted::Running(handle))) => stopping.push(handle),
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => {
@@ -51,7 +48,7 @@ pub async fn stop_instances(
     }
     let waits = stopping
         .into_iter()
-        .map(|handle| tokio::spawn(stop_one(runtime.clone(), handle)));
+        .map(|handle| tokio::spawn(stop_one(runtimes.clone(), handle)));
     for wait in waits.collect::<Vec<_>>() {
         result.stopped += 1;
         if wait.await.unwrap_or(true) {
@@ -62,16 +59,16 @@ pub async fn stop_instances(
 }
 
 /// Whether it had to be killed.
-async fn stop_one(runtime: Arc<dyn Runtime>, handle: Handle) -> bool {
+async fn stop_one(runtimes: Arc<Runtimes>, handle: Handle) -> bool {
     let grace = Spec::load(&handle.dir).map_or(10_000, |spec| spec.stop_grace_ms);
-    if let Err(error) = runtime.stop(&handle) {
+    if let Err(error) = runtimes.stop(&handle) {
         tracing::warn!(
             instance = handle.instance,
             error = crate::chain(&error),
             "cannot stop in order"
         );
     }
-    let ended = runtime.ended(&handle);
+    let ended = runtimes.ended(&handle);
     if tokio::time::timeout(Duration::from_millis(grace) + MARGIN, ended)
         .await
         .is_ok()
@@ -79,7 +76,7 @@ async fn stop_one(runtime: Arc<dyn Runtime>, handle: Handle) -> bool {
         return false;
     }
     let instance = handle.instance.clone();
-    let killed = tokio::task::spawn_blocking(move || runtime.kill(&handle)).await;
+    let killed = tokio::task::spawn_blocking(move || runtimes.kill(&handle)).await;
     if let Ok(Err(error)) = killed {
         tracing::error!(instance, error = crate::chain(&error), "cannot kill");
     }

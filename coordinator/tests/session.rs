@@ -11,7 +11,7 @@ use berth_logfile::{Frame, Stream};
 use berth_proto::v1::agent_message::Message as FromAgent;
 use berth_proto::v1::coordinator_message::Message;
 use berth_proto::v1::{
-    AgentMessage, CoordinatorMessage, DesiredAck, DesiredSet, FetchBlobRequest, Hello,
+    AgentMessage, Condition, CoordinatorMessage, DesiredAck, DesiredSet, FetchBlobRequest, Hello,
     InstanceStatus, LogAck, LogBatch, Pong, StatusReport,
 };
 use common::{Node, Running, code, facts};
@@ -107,6 +107,30 @@ fn healthy(id: &str) -> InstanceStatus {
     }
 }
 
+/// What a node says of itself in the middle of a session.
+async fn changed_facts_are_shown(running: &Running, agent: &mut Agent, node: &Node) {
+    let mut changed = facts(&node.name);
+    changed.conditions.push(Condition {
+        kind: "docker".to_owned(),
+        message: "the daemon does not answer".to_owned(),
+    });
+    agent
+        .say(FromAgent::Status(StatusReport {
+            seq: 8,
+            facts: Some(changed),
+            ..StatusReport::default()
+        }))
+        .await;
+    while !matches!(agent.next().await, Message::StatusAck(ack) if ack.seq == 8) {}
+    let view = running.get("/v1/nodes/n1").await;
+    assert_eq!(view["facts"]["conditions"][0]["kind"], "docker", "{view}");
+    let status = running.get("/v1/status").await;
+    let mut problems = status["problems"].as_array().unwrap().iter();
+    let problem = problems.find(|problem| problem["subject"] == "node/n1");
+    let message = &problem.unwrap()["message"];
+    assert_eq!(message, "docker: the daemon does not answer", "{status}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deployment_reaches_the_agent_and_its_reports_reach_the_admin() {
     let running = Running::start().await;
@@ -133,6 +157,7 @@ async fn a_deployment_reaches_the_agent_and_its_reports_reach_the_admin() {
             seq: 7,
             instances: vec![healthy("web.1.0.1")],
             forgotten: Vec::new(),
+            facts: None,
         }))
         .await;
     let acknowledged = loop {
@@ -148,6 +173,7 @@ async fn a_deployment_reaches_the_agent_and_its_reports_reach_the_admin() {
     }
     let node_view = running.get("/v1/nodes/n1").await;
     assert_eq!(node_view["state"], "ready", "{node_view}");
+    changed_facts_are_shown(&running, &mut agent, &node).await;
     running.stop().await;
     assert_eq!(
         agent.try_next().await.unwrap_err().code(),

@@ -86,6 +86,18 @@ pub struct Facts {
     pub machine_id: String,
     /// This boot's id.
     pub boot_id: String,
+    /// What does not work here just now, with what to do about it; empty when all does.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+/// Something of a node that does not work, while the rest does.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Condition {
+    /// What it is about, in one word, as in `docker`.
+    pub kind: String,
+    /// What is wrong and what to do.
+    pub message: String,
 }
 
 /// What the store keeps of a node.

@@ -8,8 +8,6 @@
 
 mod local;
 mod planner;
-#[cfg(test)]
-mod pods;
 mod settings;
 mod status;
 

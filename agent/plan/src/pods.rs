@@ -88,10 +88,10 @@ fn what_cannot_be_started_has_stopped_and_says_why() {
         (status.phase, status.reason.clone()),
         (Phase::Stopped, Some(reason))
     );
-    let mut docker = spec(A, Intent::Run);
-    docker.runtime = RuntimeKind::Docker;
+    let mut other = spec(A, Intent::Run);
+    other.runtime = RuntimeKind::Kubernetes;
     let result = plan(
-        Some(&set([docker])),
+        Some(&set([other])),
         &BTreeMap::new(),
         Monotonic(1),
         &settings(false),

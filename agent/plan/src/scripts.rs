@@ -321,10 +321,10 @@ fn an_exclusive_node_takes_turns() {
 
 #[test]
 fn what_this_agent_cannot_run_says_so_and_is_not_tried() {
-    let mut docker = spec(A, Intent::Run);
-    docker.runtime = RuntimeKind::Docker;
+    let mut other = spec(A, Intent::Run);
+    other.runtime = RuntimeKind::Kubernetes;
     let result = plan(
-        Some(&set([docker])),
+        Some(&set([other])),
         &BTreeMap::new(),
         at(1),
         &Settings::default(),
@@ -332,7 +332,7 @@ fn what_this_agent_cannot_run_says_so_and_is_not_tried() {
     assert_eq!(result.actions, []);
     let status = &result.statuses[&id(A)];
     assert_eq!(status.phase, Phase::Assigned);
-    assert!(matches!(&status.reason, Some(Reason::Node { error }) if error.contains("docker")));
+    assert!(matches!(&status.reason, Some(Reason::Node { error }) if error.contains("kubernetes")));
 }
 
 #[test]

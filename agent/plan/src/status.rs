@@ -46,6 +46,10 @@ pub(crate) enum Hold<'a> {
 /// Why this agent cannot run an instance at all, if so.
 pub fn refusal(spec: &InstanceSpec) -> Option<String> {
     let module = &spec.manifest.module;
+    if spec.runtime == RuntimeKind::Docker {
+        // What a container needs is in its image; whether Docker is here is found out at each start.
+        return None;
+    }
     if spec.runtime != RuntimeKind::Process {
         return Some(format!(
             "this agent has no {} runtime: deploy with --runtime process",

@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 mod ending;
+mod memory;
 mod output;
 mod recorder;
 mod spawn;

@@ -91,6 +91,20 @@ pub struct ProcessState {
     pub start_ticks: Option<u64>,
     /// What became of it.
     pub status: Status,
+    /// It was ended because memory ran out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub oom_killed: bool,
+}
+
+/// Memory of the control group in which a start ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MemoryState {
+    /// The lowest limit that held, in bytes; none if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// The most that was used, in bytes; none where the kernel does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak: Option<u64>,
 }
 
 /// One start, as its shim sees it.
@@ -124,6 +138,9 @@ pub struct State {
     /// Name of the process that ended, or failed to start, by itself and ended the rest with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_by: Option<String>,
+    /// Set when a process was ended because memory ran out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryState>,
     /// The end of what the processes wrote to stderr, once ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr_tail: Option<String>,

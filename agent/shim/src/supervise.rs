@@ -18,6 +18,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::process::{WaitOptions, WaitStatus};
 
 use crate::ending::Ending;
+use crate::memory::Memory;
 use crate::output::{Pipe, Pumped};
 use crate::recorder::Recorder;
 use crate::spawn;
@@ -46,6 +47,7 @@ struct Supervisor {
     signals: SignalFd,
     pipes: Vec<Pipe>,
     recorder: Recorder,
+    memory: Memory,
     ending: Option<Ending>,
     /// No child is left. As orphans become the shim's children, nothing of the tree is.
     empty: bool,
@@ -121,6 +123,7 @@ impl Supervisor {
             pid: None,
             start_ticks: None,
             status: Status::NotStarted,
+            oom_killed: false,
         };
         let state = State {
             version: STATE_VERSION,
@@ -139,6 +142,7 @@ impl Supervisor {
             stop_requested: false,
             killed_after_grace: false,
             ended_by: None,
+            memory: None,
             stderr_tail: None,
         };
         // Before anything is started: whoever finds a process can find out whose it is.
@@ -152,6 +156,7 @@ impl Supervisor {
             signals,
             pipes: Vec::new(),
             recorder,
+            memory: Memory::new(),
             ending: None,
             empty: false,
             buffer: vec![0; CHUNK],
@@ -324,7 +329,22 @@ impl Supervisor {
                 },
                 (None, None) => return None,
             };
+        self.note_memory(index);
         self.spec.processes[index].primary.then_some(index)
+    }
+
+    /// Finds out whether a process that was killed by somebody else was killed for want of memory.
+    fn note_memory(&mut self, index: usize) {
+        // As a shell puts it whose child was killed.
+        const KILLED: i32 = 128 + 9;
+        let killed = matches!(
+            self.state.processes[index].status,
+            Status::Signaled { signal: 9, .. } | Status::Exited { code: KILLED }
+        );
+        if killed && self.ending.is_none() && self.memory.has_killed() {
+            self.state.processes[index].oom_killed = true;
+            self.state.memory = Some(self.memory.figures());
+        }
     }
 
     /// Reads what the pipes hold, each in its turn.

@@ -69,7 +69,7 @@ impl Reconciler {
             if let Some(health) = running.health.take() {
                 health.abort();
             }
-            if let Err(error) = self.parts.runtime.stop(&running.handle) {
+            if let Err(error) = self.parts.runtimes.stop(&running.handle) {
                 // The kill comes at its time.
                 tracing::warn!(instance = %id, error = crate::chain(&error), "cannot stop in order");
             }
@@ -84,13 +84,13 @@ impl Reconciler {
         let Some(running) = self.running.get(id) else {
             return;
         };
-        let (runtime, handle, id) = (
-            self.parts.runtime.clone(),
+        let (runtimes, handle, id) = (
+            self.parts.runtimes.clone(),
             running.handle.clone(),
             id.clone(),
         );
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = runtime.kill(&handle) {
+            if let Err(error) = runtimes.kill(&handle) {
                 tracing::error!(instance = %id, error = crate::chain(&error), "cannot kill");
             }
         });
@@ -143,7 +143,7 @@ impl Reconciler {
     /// Watches a start that runs: for its end, and its health.
     pub(super) fn watch(&mut self, id: &InstanceId, handle: Handle) {
         let (events, start) = (self.parts.events.0.clone(), handle.start);
-        let (ended, instance) = (self.parts.runtime.ended(&handle), id.clone());
+        let (ended, instance) = (self.parts.runtimes.ended(&handle), id.clone());
         let waiting = tokio::spawn(async move {
             let end = ended.await;
             // If nobody listens any more, the agent is ending.
@@ -179,10 +179,13 @@ impl Reconciler {
         let Some(running) = self.running.get_mut(id) else {
             return;
         };
+        let Ok(runtime) = self.parts.runtimes.get(running.handle.runtime) else {
+            return;
+        };
         let watch = health::Watch {
             id: id.clone(),
             handle: running.handle.clone(),
-            runtime: self.parts.runtime.clone(),
+            runtime: runtime.clone(),
             check: health.check,
             protocol,
             address: (self.parts.settings.address, port).into(),

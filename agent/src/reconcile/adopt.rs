@@ -78,11 +78,11 @@ impl Reconciler {
 
     async fn adopt_start(&mut self, id: &InstanceId, start: u32) {
         let dir = self.parts.data.start(id, start);
-        let (runtime, folder) = (self.parts.runtime.clone(), dir.clone());
+        let (runtimes, folder) = (self.parts.runtimes.clone(), dir.clone());
         let adopted = tokio::task::spawn_blocking(move || {
-            let adopted = runtime.adopt(&folder)?;
+            let adopted = runtimes.adopt(&folder)?;
             let pid = match &adopted {
-                Adopted::Running(handle) => runtime.stats(handle).main_pid,
+                Adopted::Running(handle) => runtimes.stats(handle).main_pid,
                 _ => None,
             };
             Ok::<_, RuntimeError>((adopted, pid))

@@ -260,8 +260,9 @@ pub(super) fn end_of(end: &EndState) -> End {
     match &end.reason {
         EndReason::NodeRestarted => End::Rebooted,
         reason @ (EndReason::Stopped | EndReason::KilledAfterGrace) => End::Stopped(reason.into()),
-        reason @ (EndReason::Process(_) | EndReason::SupervisorLost) => {
-            End::ByItself(reason.into())
-        }
+        reason @ (EndReason::Process(_)
+        | EndReason::OutOfMemory { .. }
+        | EndReason::Outside { .. }
+        | EndReason::SupervisorLost) => End::ByItself(reason.into()),
     }
 }

@@ -1,6 +1,7 @@
 //! One start: its ports, its place, its launch.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use berth_agent_plan::Package;
 use berth_model::id::InstanceId;
@@ -9,7 +10,7 @@ use berth_model::instance::{InstanceSpec, Reason};
 use super::{Event, Reconciler};
 use crate::ledger::Ports;
 use crate::modules::{Grpc, LaunchPlan, Place, is_tf_serving, launch_plan};
-use crate::runtime::Launch;
+use crate::runtime::{Launch, Runtime};
 use crate::tools;
 
 fn node(error: impl Into<String>) -> Reason {
@@ -37,6 +38,8 @@ impl Reconciler {
                 "its package is gone from this node; it is fetched again",
             ));
         }
+        let runtime = self.parts.runtimes.get(spec.runtime);
+        let runtime = runtime.map_err(|error| node(crate::chain(&error)))?.clone();
         let ports = self.ports(&spec)?;
         self.lease(id, start, ports).await?;
         let plan = self.plan_launch(&spec, start, ports)?;
@@ -48,7 +51,7 @@ impl Reconciler {
             spec: plan.spec,
         };
         tracing::info!(instance = %id, start, port = ports.port, "starting");
-        self.spawn_launch(id.clone(), launch);
+        self.spawn_launch(runtime, id.clone(), launch);
         Ok(())
     }
 
@@ -93,8 +96,8 @@ impl Reconciler {
             .map_err(node)
     }
 
-    fn spawn_launch(&self, id: InstanceId, launch: Launch) {
-        let (runtime, events) = (self.parts.runtime.clone(), self.parts.events.0.clone());
+    fn spawn_launch(&self, runtime: Arc<dyn Runtime>, id: InstanceId, launch: Launch) {
+        let events = self.parts.events.0.clone();
         let start = launch.spec.start;
         tokio::spawn(async move {
             let started = tokio::task::spawn_blocking(move || {

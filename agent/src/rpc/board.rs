@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use berth_agent_plan::Status;
 use berth_model::id::InstanceId;
 use berth_model::instance::InstanceStatus;
+use berth_model::node::Facts;
 use berth_model::route::Order;
 use berth_model::time::Timestamp;
 use tokio::sync::Notify;
@@ -31,6 +32,10 @@ struct Inner {
     /// Forgotten instances and the number of the report that last said so.
     forgotten: BTreeMap<InstanceId, Option<u64>>,
     seq: u64,
+    /// What the machine is now.
+    facts: Facts,
+    /// The facts changed and the coordinator does not have them; the number of the report that told them.
+    facts_due: Option<Option<u64>>,
 }
 
 /// One report.
@@ -42,6 +47,8 @@ pub struct Report {
     pub statuses: Vec<InstanceStatus>,
     /// Instances of which nothing is left.
     pub forgotten: Vec<InstanceId>,
+    /// The machine's facts, if they changed.
+    pub facts: Option<Facts>,
 }
 
 impl Board {
@@ -94,6 +101,18 @@ impl Board {
         self.changed.notify_one();
     }
 
+    /// Changes what is known of the machine; told if it makes a difference.
+    pub fn facts(&self, change: impl FnOnce(&mut Facts)) {
+        let mut inner = self.lock();
+        let mut facts = inner.facts.clone();
+        change(&mut facts);
+        if facts != inner.facts {
+            inner.facts = facts;
+            inner.facts_due = Some(None);
+            self.changed.notify_one();
+        }
+    }
+
     /// The newest desired set on disk.
     pub fn accepted(&self, order: Order) {
         self.lock().accepted = Some(order);
@@ -110,12 +129,14 @@ impl Board {
     }
 
     /// A new session begins: everything is told anew. Forgotten instances follow in the first report.
-    pub fn begin(&self) -> (Option<Order>, Vec<InstanceStatus>) {
+    pub fn begin(&self) -> (Option<Order>, Vec<InstanceStatus>, Facts) {
         let mut inner = self.lock();
         inner.dirty.clear();
         inner.sent.clear();
+        inner.facts_due = None;
         inner.forgotten.values_mut().for_each(|seq| *seq = None);
-        (inner.accepted, inner.statuses.values().cloned().collect())
+        let statuses = inner.statuses.values().cloned().collect();
+        (inner.accepted, statuses, inner.facts.clone())
     }
 
     /// What changed since the last report; none if nothing.
@@ -128,10 +149,14 @@ impl Board {
             .filter(|(_, seq)| seq.is_none())
             .map(|(id, _)| id.clone())
             .collect();
-        if inner.dirty.is_empty() && fresh.is_empty() {
+        let facts = (inner.facts_due == Some(None)).then(|| inner.facts.clone());
+        if inner.dirty.is_empty() && fresh.is_empty() && facts.is_none() {
             return None;
         }
         inner.seq += 1;
+        if facts.is_some() {
+            inner.facts_due = Some(Some(inner.seq));
+        }
         for id in &fresh {
             inner.forgotten.insert(id.clone(), Some(inner.seq));
         }
@@ -146,6 +171,7 @@ impl Board {
             seq: inner.seq,
             statuses,
             forgotten: fresh,
+            facts,
         })
     }
 
@@ -153,6 +179,9 @@ impl Board {
     pub fn acknowledged(&self, seq: u64) {
         let mut inner = self.lock();
         inner.sent.retain(|sent, _| *sent > seq);
+        inner.facts_due = inner
+            .facts_due
+            .filter(|told| told.is_none_or(|told| told > seq));
         inner
             .forgotten
             .retain(|_, sent| sent.is_none_or(|sent| sent > seq));
@@ -169,6 +198,9 @@ impl Board {
         let sent = std::mem::take(&mut inner.sent);
         inner.dirty.extend(sent.into_values().flatten());
         inner.forgotten.values_mut().for_each(|seq| *seq = None);
+        if inner.facts_due.is_some() {
+            inner.facts_due = Some(None);
+        }
         self.changed.notify_one();
     }
 
@@ -228,7 +260,7 @@ mod tests {
             (2, 1, 0)
         );
         assert_eq!(board.report(), None);
-        let (_, all) = board.begin();
+        let (_, all, _) = board.begin();
         assert_eq!(all, []);
         assert_eq!(board.report().unwrap().forgotten, [id("a.1.0.1")]);
         board.acknowledged(2);
@@ -241,6 +273,30 @@ mod tests {
         board.acknowledged(4);
         board.begin();
         assert_eq!(board.report(), None);
+    }
+
+    #[test]
+    fn changed_facts_are_told_until_they_are_acknowledged() {
+        let board = Board::default();
+        board.facts(|_| {});
+        assert_eq!(board.report(), None);
+        board.facts(|facts| facts.hostname = "a".into());
+        let told = |report: Option<Report>| report.and_then(|r| r.facts).map(|f| f.hostname);
+        assert_eq!(told(board.report()).as_deref(), Some("a"));
+        assert_eq!(board.report(), None);
+        board.repeat();
+        board.facts(|facts| facts.hostname = "b".into());
+        assert_eq!(told(board.report()).as_deref(), Some("b"));
+        board.facts(|facts| facts.hostname = "c".into());
+        board.acknowledged(2);
+        assert_eq!(told(board.report()).as_deref(), Some("c"));
+        board.acknowledged(3);
+        board.repeat();
+        assert_eq!(board.report(), None);
+        board.facts(|facts| facts.hostname = "d".into());
+        let (_, _, facts) = board.begin();
+        assert_eq!(facts.hostname, "d");
+        assert_eq!(board.report(), None, "the hello has told them");
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use berth_model::instance::InstanceSpec;
-use berth_model::node::Facts;
 use berth_model::route::Order;
 use berth_proto::v1;
 use berth_proto::v1::agent_message::Message as Up;
@@ -21,7 +20,7 @@ use super::statistics::Collector;
 use crate::backoff::Backoff;
 use crate::identity::Identity;
 use crate::reconcile::Event;
-use crate::runtime::Runtime;
+use crate::runtime::Runtimes;
 
 /// Longest desired set: some thousand instances with their manifests.
 const LARGEST: usize = 64 << 20;
@@ -40,8 +39,6 @@ pub struct Session {
     pub identity: watch::Receiver<Arc<Identity>>,
     /// Notified when the coordinator says that the certificate has expired.
     pub expired: Arc<Notify>,
-    /// What this machine is.
-    pub facts: Facts,
     /// Random, of this agent process.
     pub incarnation: String,
     /// What is to be reported.
@@ -51,7 +48,7 @@ pub struct Session {
     /// Where others find the connection while a session is open.
     pub channel: watch::Sender<Option<Channel>>,
     /// For statistics.
-    pub runtime: Arc<dyn Runtime>,
+    pub runtimes: Arc<Runtimes>,
 }
 
 /// Why a session ended.
@@ -101,7 +98,7 @@ impl Session {
     /// Runs for ever.
     pub async fn run(self) {
         let mut backoff = Backoff::new(Duration::from_millis(200), LONGEST_WAIT);
-        let mut collector = Collector::new(self.runtime.clone());
+        let mut collector = Collector::new(self.runtimes.clone());
         loop {
             let mut welcomed = None;
             let ended = match self.once(&mut collector, &mut welcomed).await {
@@ -138,9 +135,9 @@ impl Session {
         let identity = self.identity.borrow().clone();
         let channel = Dialer::mutual(&self.endpoint, &identity)?.connect().await?;
         let (out, queue) = mpsc::channel(64);
-        let (accepted, instances) = self.board.begin();
+        let (accepted, instances, facts) = self.board.begin();
         let hello = v1::Hello {
-            facts: Some(self.facts.clone().into()),
+            facts: Some(facts.into()),
             incarnation: self.incarnation.clone(),
             accepted: accepted.map(Into::into),
             instances: instances.into_iter().map(Into::into).collect(),
@@ -199,6 +196,7 @@ impl Session {
                     seq: report.seq,
                     instances: report.statuses.into_iter().map(Into::into).collect(),
                     forgotten: report.forgotten.iter().map(ToString::to_string).collect(),
+                    facts: report.facts.map(Into::into),
                 };
                 wire.send(Up::Status(report)).await?;
             }

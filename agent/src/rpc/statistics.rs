@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use berth_model::id::InstanceId;
 use berth_proto::v1;
 
-use crate::runtime::{Handle, Runtime};
+use crate::runtime::{Handle, Runtimes};
 
 /// How often it is looked: reading `/proc` for every process costs more than all the rest of an idle
 /// agent. Heartbeats between carry the last figures.
@@ -15,14 +15,14 @@ const EVERY: Duration = Duration::from_secs(15);
 
 /// Collects statistics now and then.
 pub(super) struct Collector {
-    runtime: Arc<dyn Runtime>,
+    runtimes: Arc<Runtimes>,
     last: Option<(Instant, v1::Statistics)>,
 }
 
 impl Collector {
-    pub(super) fn new(runtime: Arc<dyn Runtime>) -> Self {
+    pub(super) fn new(runtimes: Arc<Runtimes>) -> Self {
         Self {
-            runtime,
+            runtimes,
             last: None,
         }
     }
@@ -38,13 +38,13 @@ impl Collector {
         {
             return statistics.clone();
         }
-        let runtime = self.runtime.clone();
+        let runtimes = self.runtimes.clone();
         let looked = tokio::task::spawn_blocking(move || {
             let (rss_bytes, cpu_millis) = own();
             let instances = handles
                 .iter()
                 .map(|(id, handle)| {
-                    let stats = runtime.stats(handle);
+                    let stats = runtimes.stats(handle);
                     v1::InstanceStatistics {
                         id: id.to_string(),
                         rss_bytes: stats.rss_bytes,

@@ -10,7 +10,9 @@
 
 #[cfg(test)]
 pub(crate) mod conformance;
+pub(crate) mod marker;
 pub mod process;
+mod runtimes;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -20,6 +22,9 @@ use berth_model::instance::Reason;
 use berth_model::node::RuntimeKind;
 use berth_shim::spec::Spec;
 use berth_shim::state::ProcessIdentity;
+use tokio::sync::watch;
+
+pub use runtimes::Runtimes;
 
 /// One start of an instance, to be launched.
 #[derive(Debug, Clone)]
@@ -33,6 +38,8 @@ pub struct Launch {
 /// A start that runs, or ran when the handle was made. Cheap to clone; holds no resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handle {
+    /// What started it.
+    pub runtime: RuntimeKind,
     /// The start folder.
     pub dir: PathBuf,
     /// Text form of the instance.
@@ -104,6 +111,20 @@ pub enum EndReason {
     KilledAfterGrace,
     /// A process ended by itself; the others were ended because of it.
     Process(ProcessEnd),
+    /// A process was ended because memory ran out; the others were ended because of it.
+    OutOfMemory {
+        /// Which.
+        process: String,
+        /// The limit in bytes, if known.
+        limit: Option<u64>,
+        /// The most that was used in bytes, if known.
+        peak: Option<u64>,
+    },
+    /// Somebody else ended it, past this agent.
+    Outside {
+        /// Who and how, as far as it is known.
+        error: String,
+    },
     /// The shim was killed, so that no exit status is known.
     SupervisorLost,
     /// The node booted anew meanwhile.
@@ -117,6 +138,18 @@ impl From<&EndReason> for Reason {
             EndReason::KilledAfterGrace => Self::KilledAfterGrace,
             EndReason::SupervisorLost => Self::SupervisorLost,
             EndReason::NodeRestarted => Self::Rebooted,
+            EndReason::OutOfMemory {
+                process,
+                limit,
+                peak,
+            } => Self::OutOfMemory {
+                process: process.clone(),
+                limit: *limit,
+                peak: *peak,
+            },
+            EndReason::Outside { error } => Self::Node {
+                error: error.clone(),
+            },
             EndReason::Process(ProcessEnd { name, end }) => {
                 let process = name.clone();
                 match end {
@@ -210,6 +243,22 @@ pub enum RuntimeError {
         /// What is wrong with it.
         source: berth_shim::state::StateError,
     },
+    /// This agent does not have that runtime; trying again is no use.
+    #[error("this node has no {kind} runtime: {why}")]
+    Absent {
+        /// Which.
+        kind: RuntimeKind,
+        /// Why not, and what to do.
+        why: String,
+    },
+    /// The start folder does not say what started it in a way that this version understands.
+    #[error("cannot tell what started {dir:?}: {why}")]
+    Marker {
+        /// The start folder.
+        dir: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// The system refused.
     #[error("cannot {what}")]
     Io {
@@ -220,6 +269,20 @@ pub enum RuntimeError {
     },
 }
 
+/// Whether a runtime works just now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Availability {
+    /// It can start instances.
+    Works,
+    /// It is not on this machine, and nobody has said that it should be.
+    NotHere,
+    /// It should work and does not.
+    Broken {
+        /// What is wrong and what to do.
+        message: String,
+    },
+}
+
 /// The future of [`Runtime::ended`].
 pub type Ended = Pin<Box<dyn Future<Output = EndState> + Send + 'static>>;
 
@@ -227,6 +290,11 @@ pub type Ended = Pin<Box<dyn Future<Output = EndState> + Send + 'static>>;
 pub trait Runtime: Send + Sync + 'static {
     /// Which runtime this is.
     fn kind(&self) -> RuntimeKind;
+
+    /// Whether it works, for those that depend on something which comes and goes; none: always.
+    fn availability(&self) -> Option<watch::Receiver<Availability>> {
+        None
+    }
 
     /// Persists the spec and launches. Returns once the supervisor has left its first state, which
     /// may already be the end (a command that cannot be executed): [`Runtime::ended`] tells.

@@ -73,6 +73,14 @@ impl Actor {
                     |_, ()| Ok(()),
                 )
             }
+            Command::AgentFacts(connection, facts, reply) => {
+                self.challenges.heard(connection);
+                self.change(
+                    reply,
+                    |w| agents::facts(w, connection, *facts),
+                    |_, ()| Ok(()),
+                )
+            }
             Command::AgentHeard(connection) => {
                 self.challenges.heard(connection);
                 agents::heard(&mut self.world, connection);
@@ -152,6 +160,7 @@ impl Actor {
             | Command::Join(..)
             | Command::AgentOpened(..)
             | Command::AgentStatus(..)
+            | Command::AgentFacts(..)
             | Command::AgentHeard(..)
             | Command::AgentAcknowledged(..)
             | Command::AgentClosed(..)

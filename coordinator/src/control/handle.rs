@@ -70,6 +70,8 @@ pub enum Command {
         Vec<InstanceId>,
         Reply<()>,
     ),
+    /// An agent's machine is not what it was when the session began; answered when on disk.
+    AgentFacts(ConnectionId, Box<Facts>, Reply<()>),
     /// Something was heard of an agent (any message).
     AgentHeard(ConnectionId),
     /// An agent acknowledged or refused a desired set.

@@ -223,6 +223,14 @@ impl Session {
     ) -> End {
         while let Some(report) = queue.recv().await {
             let seq = report.seq;
+            if let Some(facts) = report.facts.clone() {
+                let facts = Box::new(facts.into());
+                self.edge
+                    .control
+                    .ask(|reply| Command::AgentFacts(connection.id, facts, reply))
+                    .await
+                    .map_err(|problem| status(&problem))?;
+            }
             let (statuses, forgotten) = changes(report)?;
             self.edge
                 .control

@@ -1,4 +1,4 @@
-use berth_model::node::Facts;
+use berth_model::node::{Condition, Facts};
 use berth_model::resources::Resources;
 
 use super::{word, word_of};
@@ -41,6 +41,14 @@ impl From<Facts> for v1::Facts {
             agent_version: facts.agent_version,
             machine_id: facts.machine_id,
             boot_id: facts.boot_id,
+            conditions: facts
+                .conditions
+                .into_iter()
+                .map(|condition| v1::Condition {
+                    kind: condition.kind,
+                    message: condition.message,
+                })
+                .collect(),
         }
     }
 }
@@ -65,6 +73,14 @@ impl From<v1::Facts> for Facts {
             agent_version: facts.agent_version,
             machine_id: facts.machine_id,
             boot_id: facts.boot_id,
+            conditions: facts
+                .conditions
+                .into_iter()
+                .map(|condition| Condition {
+                    kind: condition.kind,
+                    message: condition.message,
+                })
+                .collect(),
         }
     }
 }

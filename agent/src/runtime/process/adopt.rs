@@ -157,7 +157,17 @@ fn end_state(state: &State) -> EndState {
     let by = processes
         .iter()
         .find(|process| Some(&process.name) == state.ended_by.as_ref());
+    let starved = |process: &&ProcessEnd| {
+        let mut states = state.processes.iter();
+        states.any(|state| state.name == process.name && state.oom_killed)
+    };
+    let memory = state.memory.unwrap_or_default();
     let reason = match by {
+        Some(process) if starved(&process) => EndReason::OutOfMemory {
+            process: process.name.clone(),
+            limit: memory.limit,
+            peak: memory.peak,
+        },
         Some(process) => EndReason::Process(process.clone()),
         None if state.killed_after_grace => EndReason::KilledAfterGrace,
         None => EndReason::Stopped,

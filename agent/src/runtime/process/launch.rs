@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use berth_model::node::RuntimeKind;
 use berth_shim::spec::SPEC_FILE;
 use berth_shim::state::{Phase, STATE_FILE, State};
 
@@ -51,6 +52,7 @@ pub(super) fn launch(shim: &Path, launch: &Launch) -> Result<(Child, Handle), Ru
 /// The handle of a start from its state.
 pub(super) fn handle(dir: &Path, state: &State) -> Handle {
     Handle {
+        runtime: RuntimeKind::Process,
         dir: dir.to_owned(),
         instance: state.instance.clone(),
         start: state.start,

@@ -45,11 +45,14 @@ fn state(view: &NodeView) -> String {
         NodeState::Silent => "silent",
         NodeState::Lost => "lost",
     };
+    let mut words = vec![state];
     if view.cordoned {
-        format!("{state},cordoned")
-    } else {
-        state.to_owned()
+        words.push("cordoned");
     }
+    let conditions = view.facts.conditions.iter().map(|c| c.kind.as_str());
+    let failing: Vec<String> = conditions.map(|kind| format!("no {kind}")).collect();
+    words.extend(failing.iter().map(String::as_str));
+    words.join(",")
 }
 
 fn nodes(nodes: &[NodeView], width: Option<usize>) -> String {
@@ -123,8 +126,14 @@ fn show(node: &NodeView) -> String {
             text
         }
     };
+    let conditions: String = node
+        .facts
+        .conditions
+        .iter()
+        .map(|c| format!("  condition  {}: {}\n", c.kind, c.message))
+        .collect();
     format!(
-        "{}  {}\n  kind       {}\n  host       {} ({}, {})\n  agent      {}\n  capacity   {:.1} cores, {} memory, {} disk, {} GPUs\n  runtimes   {}\n  labels     {}\n  instances  {}\n  joined     {}\n",
+        "{}  {}\n{conditions}  kind       {}\n  host       {} ({}, {})\n  agent      {}\n  capacity   {:.1} cores, {} memory, {} disk, {} GPUs\n  runtimes   {}\n  labels     {}\n  instances  {}\n  joined     {}\n",
         node.name,
         state(node),
         kind(node),

@@ -6,7 +6,7 @@ use berth_model::api::{
 };
 use berth_model::event::{Event, Level};
 use berth_model::instance::{InstanceStatus, Phase, Reason, Stage};
-use berth_model::node::{Facts, NodeState, RuntimeKind};
+use berth_model::node::{Condition, Facts, NodeState, RuntimeKind};
 use berth_model::problem::Problem;
 use berth_model::record::{LogLine, Stream};
 use berth_model::resources::Resources;
@@ -164,6 +164,7 @@ fn answers_about_the_fleet_are_as_described() {
             cordoned: false,
             facts: Facts {
                 runtimes: vec![RuntimeKind::Process],
+                conditions: vec![Condition::default()],
                 ..Facts::default()
             },
             labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use berth_model::id::InstanceId;
 use berth_model::instance::{InstanceRecord, InstanceStatus, Phase, Stage};
+use berth_model::node::Facts;
 use berth_model::problem::Problem;
 use berth_model::route::Order;
 
@@ -136,9 +137,7 @@ pub(crate) fn status(
     forgotten: &[InstanceId],
 ) -> Result<(), Problem> {
     let Some(agent) = heard(world, connection) else {
-        return Err(Problem::conflict(
-            "this session is over: another one took its place; connect again",
-        ));
+        return Err(over());
     };
     for status in changed {
         if let Some(live) = world.live.agents.get_mut(&agent) {
@@ -153,6 +152,35 @@ pub(crate) fn status(
         stopped(world, &agent, id);
     }
     Ok(())
+}
+
+/// Takes what an agent says of its machine. Errors: 409 when the session is over; 400 when it is too
+/// large to keep.
+pub(crate) fn facts(
+    world: &mut World,
+    connection: ConnectionId,
+    facts: Facts,
+) -> Result<(), Problem> {
+    let Some(agent) = heard(world, connection) else {
+        return Err(over());
+    };
+    super::joining::check_facts(&facts)?;
+    // Of what runs in a Pod no machine is kept.
+    let AgentName::Node(node) = agent else {
+        return Ok(());
+    };
+    if let Some(record) = world.records.nodes.get(&node)
+        && record.facts != facts
+    {
+        let mut record = record.clone();
+        record.facts = facts;
+        world.records.nodes.put(node, record);
+    }
+    Ok(())
+}
+
+fn over() -> Problem {
+    Problem::conflict("this session is over: another one took its place; connect again")
 }
 
 /// What an agent has forgotten on its way out has stopped, even if that word itself was lost.

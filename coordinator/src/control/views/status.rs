@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use berth_model::api::{ServiceState, ServiceView, StatusProblem, StatusView};
 use berth_model::event::Level;
+use berth_model::id::NodeName;
 use berth_model::node::NodeState;
 
 use super::{gateway, node, reasons, service};
@@ -99,6 +100,7 @@ fn nodes(world: &World) -> Vec<StatusProblem> {
                 ),
             )),
         }
+        out.extend(conditions(world, name));
         let live = world
             .live
             .agents
@@ -113,6 +115,22 @@ fn nodes(world: &World) -> Vec<StatusProblem> {
         }
     }
     out
+}
+
+/// What its agent says that does not work there.
+fn conditions(world: &World, name: &NodeName) -> Vec<StatusProblem> {
+    let ready = matches!(world.node_state(name), NodeState::Ready);
+    let record = world.records.nodes.get(name).filter(|_| ready);
+    let conditions = record.into_iter().flat_map(|r| &r.facts.conditions);
+    conditions
+        .map(|c| {
+            problem(
+                Level::Warning,
+                format!("node/{name}"),
+                format!("{}: {}", c.kind, c.message),
+            )
+        })
+        .collect()
 }
 
 fn of_services(services: &[ServiceView]) -> Vec<StatusProblem> {
