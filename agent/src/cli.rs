@@ -1,7 +1,9 @@
 //! The command line.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use berth_agent::identity::{JoinRequest, join};
 use berth_agent::run::run;
 use berth_agent::runtime::process::ProcessRuntime;
 use berth_agent::runtime::{Runtime, Runtimes};
-use berth_agent::{facts, stop};
+use berth_agent::{facts, pod, stop};
 #[cfg(not(feature = "docker"))]
 use berth_model::node::RuntimeKind;
 use berth_model::token::JoinToken;
@@ -56,11 +58,24 @@ enum Command {
         #[command(flatten)]
         place: Place,
     },
+    /// Inside a Pod: what the containers of a Kubernetes Job of Berth run, told what to do by their environment.
+    Pod {
+        #[command(subcommand)]
+        command: PodCommand,
+    },
     /// Stops every instance in order, while no agent runs; one that is run again starts them again.
     StopInstances {
         #[command(flatten)]
         place: Place,
     },
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum PodCommand {
+    /// Joins with the Pod's one-time token and fetches its package.
+    Prepare,
+    /// Runs what was prepared, ships its logs, and exits with the module's code.
+    Run,
 }
 
 #[derive(Debug, Args)]
@@ -82,8 +97,21 @@ impl Place {
 }
 
 /// Does what the command line says.
-pub(crate) fn execute(arguments: &Arguments) -> Result<()> {
-    set_up_log(arguments.log_format);
+pub(crate) fn execute(arguments: &Arguments) -> Result<ExitCode> {
+    let in_pod = matches!(
+        arguments.command,
+        Command::Pod {
+            command: PodCommand::Run
+        }
+    );
+    if in_pod && pod::is_init() {
+        return Ok(ExitCode::from(pod::as_init()?));
+    }
+    if in_pod {
+        pod::hear_signals()?;
+    }
+    // In a Pod the module's lines are beside it.
+    set_up_log(arguments.log_format, if in_pod { "warn" } else { "info" });
     // One thread: an agent waits nearly always, and instances need the cores and the memory.
     let tokio = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -95,8 +123,9 @@ pub(crate) fn execute(arguments: &Arguments) -> Result<()> {
     result
 }
 
-async fn dispatch(command: &Command) -> Result<()> {
+async fn dispatch(command: &Command) -> Result<ExitCode> {
     match command {
+        Command::Pod { command } => return in_pod(*command).await,
         Command::Run { place } => {
             let (config, data) = place.open()?;
             let runtimes = runtimes(&config, &data)?;
@@ -109,7 +138,7 @@ async fn dispatch(command: &Command) -> Result<()> {
                 }
                 tracing::info!("ending; the instances go on");
             };
-            Ok(run(&config, &data, runtimes, stop).await?)
+            run(&config, &data, runtimes, stop).await?;
         }
         Command::Join {
             endpoint,
@@ -125,9 +154,10 @@ async fn dispatch(command: &Command) -> Result<()> {
                 token,
                 name: name.as_deref(),
                 facts,
+                pod: None,
             };
-            let identity = join(&data, request).await?;
-            say(&format!("joined as {}", identity.name))
+            let joined = join(&data, request).await?;
+            say(&format!("joined as {}", joined.identity.name))?;
         }
         Command::StopInstances { place } => {
             let (config, data) = place.open()?;
@@ -142,9 +172,29 @@ async fn dispatch(command: &Command) -> Result<()> {
                     done.unknown
                 );
             }
-            Ok(())
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn in_pod(command: PodCommand) -> Result<ExitCode> {
+    let env: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let settings = pod::Settings::read(&env)?;
+    let done = async {
+        match command {
+            PodCommand::Prepare => {
+                let spec = pod::prepare(&settings, &pod::token(&env)?).await?;
+                say(&format!("prepared {}", spec.id))?;
+                Ok(ExitCode::SUCCESS)
+            }
+            PodCommand::Run => anyhow::Ok(ExitCode::from(pod::run(&settings).await?)),
+        }
+    };
+    done.await.inspect_err(|error| {
+        pod::note_failure(&settings.termination_log, &format!("{error:#}"));
+    })
 }
 
 fn say(text: &str) -> Result<()> {
@@ -205,9 +255,9 @@ fn is_program(path: &Path) -> bool {
         .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-fn set_up_log(format: LogFormat) {
+fn set_up_log(format: LogFormat, default: &str) {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("BERTH_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("BERTH_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

@@ -20,7 +20,7 @@ use crate::data::DataDir;
 use crate::files::{FileError, make_dir, read_optional, replace};
 use crate::rpc::connect::ConnectError;
 
-pub use join::{JoinRequest, join};
+pub use join::{JoinRequest, Joined, Pod, join};
 pub use key::NodeKey;
 pub use pin::{PinnedCa, key_hash};
 pub use renew::{Renewer, renew};

@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod logs;
 pub mod modules;
 pub mod packages;
+pub mod pod;
 pub mod ports;
 pub mod reconcile;
 pub mod rpc;

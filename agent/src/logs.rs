@@ -4,11 +4,13 @@
 //! coordinator has on disk, sends what follows, a batch at a time, and deletes segments once they are
 //! acknowledged. So whatever is killed in between, no line is lost or doubled.
 
+mod echo;
 mod last;
 mod link;
 mod shipper;
 mod stream;
 mod watch;
 
+pub use echo::echo;
 pub use last::last_lines;
 pub use shipper::{Command, Key, Shipper};

@@ -33,6 +33,8 @@ pub enum PackageNews {
         reason: Reason,
         /// How long to wait.
         retry: Duration,
+        /// It will be the same again unless somebody does something.
+        permanent: bool,
     },
 }
 
@@ -270,7 +272,11 @@ impl Problem {
         } else {
             Reason::Package { error }
         };
-        PackageNews::Failed { reason, retry }
+        PackageNews::Failed {
+            reason,
+            retry,
+            permanent: self.permanent,
+        }
     }
 }
 

@@ -21,6 +21,16 @@ impl Default for PortRange {
     }
 }
 
+impl PortRange {
+    /// Of a Pod, which has an address of its own: the first of them, nearly always.
+    pub const fn of_pods() -> Self {
+        Self {
+            first: 8080,
+            last: 8099,
+        }
+    }
+}
+
 /// A text that is not a range of ports.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a range of ports from 1024 on: write it as \"21000-21999\"")]

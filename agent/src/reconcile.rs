@@ -5,8 +5,10 @@ mod adopt;
 mod hear;
 mod launch;
 mod ports;
+mod progress;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -28,6 +30,8 @@ use crate::packages::{PackageNews, Packages};
 use crate::ports::PortRange;
 use crate::rpc::board::Board;
 use crate::runtime::{EndState, Handle, Runtimes};
+
+pub use progress::{Progress, ProgressSender};
 
 /// What the reconciler is told.
 #[derive(Debug)]
@@ -80,6 +84,24 @@ pub enum Event {
         /// Which instance.
         id: InstanceId,
     },
+    /// The coordinator refused a session.
+    Refused {
+        /// Why, for programs.
+        code: String,
+        /// Why, for people.
+        message: String,
+    },
+    /// Stop everything in order: the agent ends with its instances.
+    End,
+}
+
+/// Where instances listen inside a Pod, whose network is its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inside {
+    /// What they are told as HOST.
+    pub host: IpAddr,
+    /// TensorFlow Serving's port for gRPC.
+    pub grpc: u16,
 }
 
 /// What a reconciler works with.
@@ -96,6 +118,10 @@ pub struct Parts {
     pub packages: Packages,
     /// The shipper of logs.
     pub shipper: mpsc::UnboundedSender<logs::Command>,
+    /// Where it is told how far the only instance is, of an agent that ends with it.
+    pub progress: Option<ProgressSender>,
+    /// Where instances listen, in a Pod.
+    pub inside: Option<Inside>,
     /// Where statuses are published.
     pub board: Arc<Board>,
     /// Where events come from; and a way to send some.
@@ -190,9 +216,12 @@ impl Reconciler {
                 now,
                 &self.parts.settings,
             );
-            self.parts.board.publish(plan.statuses, clock::wall());
+            self.parts
+                .board
+                .publish(plan.statuses.clone(), clock::wall());
             if plan.actions.is_empty() {
                 self.drain();
+                self.tell(&plan.statuses);
                 return plan.wake;
             }
             for action in plan.actions {
@@ -201,6 +230,13 @@ impl Reconciler {
         }
         tracing::error!("planning does not come to rest");
         Some(clock::now().after(std::time::Duration::from_secs(1)))
+    }
+
+    /// What instances are told as HOST.
+    fn host(&self) -> IpAddr {
+        self.parts
+            .inside
+            .map_or(self.parts.settings.address, |inside| inside.host)
     }
 
     fn running_start(&self, id: &InstanceId, start: u32) -> bool {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use berth_agent_plan::Settings;
+use berth_model::node::Facts;
 use berth_shim::spec::LogSpec;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -16,7 +17,7 @@ use crate::identity::{Identity, IdentityError, Renewer};
 use crate::ledger::Ledger;
 use crate::logs::Shipper;
 use crate::packages::Packages;
-use crate::reconcile::{Parts, Reconciler};
+use crate::reconcile::{Event, Inside, Parts, ProgressSender, Reconciler};
 use crate::rpc::board::Board;
 use crate::rpc::connect::{ConnectError, normalize};
 use crate::rpc::session::Session;
@@ -82,6 +83,22 @@ fn check_address(endpoint: &str, address: std::net::IpAddr) -> Result<(), RunErr
     })
 }
 
+/// What one agent does otherwise than another.
+pub(crate) struct Role {
+    /// What it says of its machine.
+    pub(crate) facts: Facts,
+    /// Numbers to plan by.
+    pub(crate) settings: Settings,
+    /// What it is to run, as far as it is known.
+    pub(crate) ledger: Ledger,
+    /// What is reported to the coordinator.
+    pub(crate) board: Arc<Board>,
+    /// Where instances listen, in a Pod.
+    pub(crate) inside: Option<Inside>,
+    /// Where it is told how far the only instance is, of an agent that ends with it.
+    pub(crate) progress: Option<ProgressSender>,
+}
+
 /// Runs until `stop` resolves; then all tasks end at once, and the instances go on.
 pub async fn run(
     config: &Config,
@@ -90,85 +107,132 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let _lock = data.lock()?;
-    let identity = Identity::load(data)?;
-    let endpoint = match &config.endpoint {
-        Some(endpoint) => normalize(endpoint)?,
-        None => identity.endpoint.clone(),
-    };
-    check_address(&endpoint, config.address)?;
     let facts = facts::gather(config, data.root());
-    let boot_id = facts.boot_id.clone();
-    let settings = Settings {
-        address: config.address,
-        exclusive: facts.exclusive,
-        ..Settings::default()
-    };
-    let ledger = Ledger::open(data.ledger())?;
-    let archives = ledger
-        .desired()
-        .into_iter()
-        .flatten()
-        .map(|(_, spec)| spec.blob)
-        .collect();
-    let board = Arc::new(Board::default());
-    board.facts(|known| known.clone_from(&facts));
-    let _watching = availability::watch(&runtimes, &board).await;
-    let (events, inbox) = mpsc::channel(1024);
-    let (channel, connected) = watch::channel(None);
-    let (shipper, commands) = mpsc::unbounded_channel();
-    let system = |what| move |source| RunError::System { what, source };
-    let logs = Shipper::new(commands, connected.clone(), events.clone())
-        .map_err(system("watch log folders"))?;
-    let parts = Parts {
-        settings,
-        data: data.clone(),
-        ledger,
-        runtimes: runtimes.clone(),
-        packages: Packages::open(data, &archives, connected, events.clone()),
-        shipper,
-        board: board.clone(),
-        events: (events.clone(), inbox),
-        ports: config.port_range,
-        log: LogSpec {
-            segment_bytes: config.log_segment.0,
-            budget_bytes: config.log_budget.0,
+    let role = Role {
+        settings: Settings {
+            address: config.address,
+            exclusive: facts.exclusive,
+            ..Settings::default()
         },
-        unused_packages: config.unused_packages,
-        model_server: config.model_server.clone(),
-        boot_id: boot_id.clone(),
+        facts,
+        ledger: Ledger::open(data.ledger())?,
+        board: Arc::default(),
+        inside: None,
+        progress: None,
     };
-    tracing::info!(node = %identity.name, data = ?data.root(), exclusive = facts.exclusive, "berth-agent");
-    // Adoption comes first: the hello must tell what runs.
-    let reconciler = Reconciler::adopt(parts).await;
-    let expired = Arc::new(Notify::new());
-    let (current, identity) = watch::channel(Arc::new(identity));
-    let renewer = Renewer::new(
-        data.clone(),
-        endpoint.clone(),
-        boot_id,
-        current,
-        expired.clone(),
-    );
-    let session = Session {
-        endpoint,
-        identity,
-        expired,
-        incarnation: format!("{:032x}", rand::random::<u128>()),
-        board,
-        events,
-        channel,
-        runtimes,
-    };
-    let started = clock::now();
-    let ended = tokio::select! {
-        () = stop => return Ok(()),
-        _ = tokio::spawn(reconciler.run()) => "reconciler",
-        _ = tokio::spawn(logs.run()) => "log shipper",
-        _ = tokio::spawn(session.run()) => "session",
-        _ = tokio::spawn(renewer.run()) => "renewal",
-    };
-    tracing::error!(task = ended, after = ?clock::now().since(started), "a task ended");
-    Err(RunError::Task(ended))
+    let agent = Agent::set_up(config, data, runtimes, role).await?;
+    tokio::select! {
+        () = stop => Ok(()),
+        error = agent.work() => Err(error),
+    }
+}
+
+/// An agent, its tasks ready to run. Its caller holds the data folder's lock.
+pub(crate) struct Agent {
+    reconciler: Reconciler,
+    logs: Shipper,
+    session: Session,
+    renewer: Renewer,
+    /// To its reconciler.
+    pub(crate) events: mpsc::Sender<Event>,
+    _watching: tokio::task::JoinSet<()>,
+}
+
+impl Agent {
+    /// Finds out what became of what the last agent left; starts nothing yet.
+    pub(crate) async fn set_up(
+        config: &Config,
+        data: &DataDir,
+        runtimes: Arc<Runtimes>,
+        role: Role,
+    ) -> Result<Self, RunError> {
+        let identity = Identity::load(data)?;
+        let endpoint = match &config.endpoint {
+            Some(endpoint) => normalize(endpoint)?,
+            None => identity.endpoint.clone(),
+        };
+        check_address(&endpoint, config.address)?;
+        let boot_id = role.facts.boot_id.clone();
+        let archives = role
+            .ledger
+            .desired()
+            .into_iter()
+            .flatten()
+            .map(|(_, spec)| spec.blob)
+            .collect();
+        role.board.facts(|known| known.clone_from(&role.facts));
+        let watching = availability::watch(&runtimes, &role.board).await;
+        let (events, inbox) = mpsc::channel(1024);
+        let (channel, connected) = watch::channel(None);
+        let (shipper, commands) = mpsc::unbounded_channel();
+        let system = |what| move |source| RunError::System { what, source };
+        let logs = Shipper::new(commands, connected.clone(), events.clone())
+            .map_err(system("watch log folders"))?;
+        let exclusive = role.facts.exclusive;
+        tracing::info!(node = %identity.name, data = ?data.root(), exclusive, "berth-agent");
+        let parts = Parts {
+            settings: role.settings,
+            data: data.clone(),
+            ledger: role.ledger,
+            runtimes: runtimes.clone(),
+            packages: Packages::open(data, &archives, connected, events.clone()),
+            shipper,
+            progress: role.progress,
+            inside: role.inside,
+            board: role.board.clone(),
+            events: (events.clone(), inbox),
+            ports: config.port_range,
+            log: LogSpec {
+                segment_bytes: config.log_segment.0,
+                budget_bytes: config.log_budget.0,
+            },
+            unused_packages: config.unused_packages,
+            model_server: config.model_server.clone(),
+            boot_id: boot_id.clone(),
+        };
+        // Adoption comes first: the hello must tell what runs.
+        let reconciler = Reconciler::adopt(parts).await;
+        let expired = Arc::new(Notify::new());
+        let (current, identity) = watch::channel(Arc::new(identity));
+        let renewer = Renewer::new(
+            data.clone(),
+            endpoint.clone(),
+            boot_id,
+            current,
+            expired.clone(),
+        );
+        let session = Session {
+            endpoint,
+            identity,
+            expired,
+            incarnation: format!("{:032x}", rand::random::<u128>()),
+            board: role.board,
+            events: events.clone(),
+            channel,
+            runtimes,
+        };
+        Ok(Self {
+            reconciler,
+            logs,
+            session,
+            renewer,
+            events,
+            _watching: watching,
+        })
+    }
+
+    /// Works for ever; tells which task ended, if one did.
+    pub(crate) async fn work(self) -> RunError {
+        let started = clock::now();
+        let ended = tokio::select! {
+            _ = tokio::spawn(self.reconciler.run()) => "reconciler",
+            _ = tokio::spawn(self.logs.run()) => "log shipper",
+            _ = tokio::spawn(self.session.run()) => "session",
+            _ = tokio::spawn(self.renewer.run()) => "renewal",
+        };
+        tracing::error!(task = ended, after = ?clock::now().since(started), "a task ended");
+        RunError::Task(ended)
+    }
 }
 
 #[cfg(test)]

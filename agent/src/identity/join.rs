@@ -1,7 +1,9 @@
 //! Joining a fleet.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use berth_model::instance::InstanceSpec;
 use berth_model::node::Facts;
 use berth_model::token::JoinToken;
 use berth_proto::v1;
@@ -25,11 +27,35 @@ pub struct JoinRequest<'a> {
     pub name: Option<&'a str>,
     /// The machine's facts.
     pub facts: Facts,
+    /// Which Pod this is, if it is one.
+    pub pod: Option<Pod>,
+}
+
+/// Which Pod joins, as the downward API says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    /// Its UID.
+    pub uid: String,
+    /// Its name.
+    pub name: String,
+    /// The UID of the Job that owns it.
+    pub job_uid: String,
+    /// Its address.
+    pub address: IpAddr,
+}
+
+/// What joining gave.
+#[derive(Debug)]
+pub struct Joined {
+    /// Who this is now.
+    pub identity: Identity,
+    /// What it is to run: told to Pods only.
+    pub instance: Option<InstanceSpec>,
 }
 
 /// Joins: checks the coordinator's CA against the token before the token is sent, has the node's key
 /// certified, and writes the identity. Joining the same fleet again renews.
-pub async fn join(data: &DataDir, request: JoinRequest<'_>) -> Result<Identity, IdentityError> {
+pub async fn join(data: &DataDir, request: JoinRequest<'_>) -> Result<Joined, IdentityError> {
     match Identity::load(data) {
         Ok(known) if known.ca_key_hash != request.token.ca_key_hash => {
             return Err(IdentityError::OtherFleet {
@@ -51,7 +77,12 @@ pub async fn join(data: &DataDir, request: JoinRequest<'_>) -> Result<Identity, 
         csr: key.request(name)?.into(),
         name: name.to_owned(),
         facts: Some(request.facts.into()),
-        pod: None,
+        pod: request.pod.map(|pod| v1::PodIdentity {
+            pod_uid: pod.uid,
+            pod_name: pod.name,
+            job_uid: pod.job_uid,
+            address: pod.address.to_string(),
+        }),
     };
     // From here on the channel is one whose server has proved itself.
     let channel = dialer.connect().await?;
@@ -65,7 +96,13 @@ pub async fn join(data: &DataDir, request: JoinRequest<'_>) -> Result<Identity, 
         ca: &reply.ca,
         ca_key_hash: &request.token.ca_key_hash,
     };
-    accept(data, &key, &issued, &boot_id, clock::now())
+    let instance = reply
+        .instance
+        .map(InstanceSpec::try_from)
+        .transpose()
+        .map_err(|error| IdentityError::Answer(format!("instance: {error}")))?;
+    let identity = accept(data, &key, &issued, &boot_id, clock::now())?;
+    Ok(Joined { identity, instance })
 }
 
 /// The answer of an enrollment call, or whether it was a refusal or no answer at all.

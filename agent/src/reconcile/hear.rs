@@ -48,12 +48,15 @@ impl Reconciler {
                     local.logs_shipped = true;
                 }
             }
+            Event::Refused { code, message } => self.refused(&code, message),
+            Event::End => self.end_all(),
         }
     }
 
     async fn desired(&mut self, order: Order, specs: Vec<InstanceSpec>) -> Result<(), Refused> {
+        let specs = self.own(specs);
+        let (range, address) = (self.parts.ports, self.host());
         let (local, last_port) = (&self.local, &mut self.last_port);
-        let (range, address) = (self.parts.ports, self.parts.settings.address);
         // Ports are given out with the same write, so that a start needs none of its own.
         let ports = |ledger: &crate::ledger::Ledger,
                      desired: &BTreeMap<InstanceId, InstanceSpec>| {
@@ -127,7 +130,7 @@ impl Reconciler {
                 PackageNews::Trouble(reason) => Package::Preparing {
                     trouble: Some(reason.clone()),
                 },
-                PackageNews::Failed { reason, retry } => Package::Failed {
+                PackageNews::Failed { reason, retry, .. } => Package::Failed {
                     reason: reason.clone(),
                     retry: clock::now().after(*retry),
                 },
@@ -159,6 +162,7 @@ impl Reconciler {
                     boot_id: handle.boot_id.clone(),
                     ended: false,
                 });
+                self.progress(|progress| progress.dir = Some(handle.dir.clone()));
                 self.ship(Command::Supersede(Key {
                     id: id.clone(),
                     start,
@@ -184,6 +188,7 @@ impl Reconciler {
             id: id.clone(),
             start,
         }));
+        self.progress(|progress| progress.end = Some(end.clone()));
         let lines = tail(&running.handle, end);
         let Some(local) = self.local.get_mut(id) else {
             return;

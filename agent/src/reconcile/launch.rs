@@ -67,14 +67,18 @@ impl Reconciler {
             false => String::new(),
         };
         let socket = self.parts.data.socket(&spec.id);
-        if is_tf_serving(spec) {
+        let grpc = match self.parts.inside {
+            Some(inside) => Grpc::Port(inside.grpc),
+            None => Grpc::Socket(&socket),
+        };
+        if is_tf_serving(spec) && grpc == Grpc::Socket(&socket) {
             prepare_socket(&socket)?;
         }
         let package = self.parts.packages.path(spec.digest);
         let path = std::env::var("PATH").ok();
         let place = Place {
             start,
-            host: self.parts.settings.address,
+            host: self.host(),
             port: ports.port,
             module_port: ports.module,
             package: &package,
@@ -82,7 +86,7 @@ impl Reconciler {
             work: &self.parts.data.work(&spec.id),
             venv: None,
             model_server: &model_server,
-            grpc: Grpc::Socket(&socket),
+            grpc,
             log: self.parts.log,
             path: path.as_deref(),
         };

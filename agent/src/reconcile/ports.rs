@@ -60,7 +60,7 @@ impl Reconciler {
     pub(super) fn ports(&mut self, spec: &InstanceSpec) -> Result<Ports, Reason> {
         let mut chooser = Chooser {
             range: self.parts.ports,
-            address: self.parts.settings.address,
+            address: self.host(),
             leased: self.parts.ledger.ports(&spec.id),
             last: &mut self.last_port,
         };

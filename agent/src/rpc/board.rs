@@ -18,6 +18,9 @@ use crate::runtime::Handle;
 pub struct Board {
     inner: Mutex<Inner>,
     changed: Notify,
+    /// Every status is to be acknowledged, also one that a hello told.
+    insists: bool,
+    answered: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +55,14 @@ pub struct Report {
 }
 
 impl Board {
+    /// One that can tell when the coordinator has everything on its disk ([`Board::settled`]).
+    pub fn insisting() -> Self {
+        Self {
+            insists: true,
+            ..Self::default()
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // A panic elsewhere does not make the data wrong: every change is complete in itself.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -135,6 +146,10 @@ impl Board {
         inner.sent.clear();
         inner.facts_due = None;
         inner.forgotten.values_mut().for_each(|seq| *seq = None);
+        if self.insists {
+            // A hello is not acknowledged: what it tells is reported again.
+            inner.dirty = inner.statuses.keys().cloned().collect();
+        }
         let statuses = inner.statuses.values().cloned().collect();
         (inner.accepted, statuses, inner.facts.clone())
     }
@@ -185,6 +200,20 @@ impl Board {
         inner
             .forgotten
             .retain(|_, sent| sent.is_none_or(|sent| sent > seq));
+        self.answered.notify_one();
+    }
+
+    /// Resolves when all that was published is acknowledged. Of one that insists; for one caller at a time.
+    pub async fn settled(&self) {
+        loop {
+            {
+                let inner = self.lock();
+                if inner.dirty.is_empty() && inner.sent.is_empty() && inner.forgotten.is_empty() {
+                    return;
+                }
+            }
+            self.answered.notified().await;
+        }
     }
 
     /// The number of the oldest report that is not acknowledged.
@@ -273,6 +302,28 @@ mod tests {
         board.acknowledged(4);
         board.begin();
         assert_eq!(board.report(), None);
+    }
+
+    #[tokio::test]
+    async fn one_that_insists_is_settled_by_acknowledgements_alone() {
+        let board = Board::insisting();
+        let settled = async || {
+            let patience = std::time::Duration::from_millis(20);
+            tokio::time::timeout(patience, board.settled())
+                .await
+                .is_ok()
+        };
+        assert!(settled().await);
+        publish(&board, Phase::Stopped, 1);
+        assert!(!settled().await, "it is not even sent");
+        assert_eq!(board.report().unwrap().seq, 1);
+        assert!(!settled().await, "it is sent");
+        let (_, told, _) = board.begin();
+        assert_eq!(told.len(), 1);
+        assert!(!settled().await, "a hello told it");
+        assert_eq!(board.report().unwrap().statuses.len(), 1);
+        board.acknowledged(2);
+        assert!(settled().await);
     }
 
     #[test]

@@ -119,7 +119,13 @@ impl Session {
                 self.expired.notify_one();
             }
             let wait = match &ended {
-                Ended::Refused { code, .. } => refusal_wait(code),
+                Ended::Refused { code, message } => {
+                    let (code, message) = (code.clone(), message.clone());
+                    let wait = refusal_wait(&code);
+                    // If nobody listens any more, the agent is ending.
+                    let _ = self.events.send(Event::Refused { code, message }).await;
+                    wait
+                }
                 _ => backoff.wait(),
             };
             tracing::warn!(error, again_in = ?wait, "no session with the coordinator");
