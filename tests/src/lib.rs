@@ -8,6 +8,7 @@
 mod client;
 mod cluster;
 mod load;
+mod outside;
 mod package;
 mod ports;
 mod process;
@@ -16,6 +17,7 @@ mod wait;
 pub use client::Client;
 pub use cluster::{Cluster, Options};
 pub use load::{Load, Outcome};
+pub use outside::{TfServing, copy_folder, on_path, output_of, skip, tests_folder};
 pub use package::{Mode, stage};
 pub use ports::PortSlice;
 pub use process::{Daemon, bin, pids_with};

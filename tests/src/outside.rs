@@ -1,0 +1,108 @@
+//! What tests need from outside the workspace: model servers, interpreters, models.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// The folder of the tests in the checkout.
+pub fn tests_folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Notes that a test (or the real part of one) did not run: `cargo xtask test` lists these last.
+pub fn skip(name: &str, why: &str) -> Result<()> {
+    eprintln!("skipped {name}: {why}");
+    let Some(list) = std::env::var_os("BERTH_SKIPPED") else {
+        return Ok(());
+    };
+    let mut list = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(list)?;
+    // One write, so that lines of tests that run at once do not mix.
+    Ok(list.write_all(format!("{name}: {why}\n").as_bytes())?)
+}
+
+/// Where `name` is on PATH.
+pub fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
+}
+
+/// Runs a program to its end and returns its output; a failure has what it wrote to both streams.
+pub fn output_of(command: &mut Command) -> Result<String> {
+    let output = command
+        .output()
+        .with_context(|| format!("cannot start {:?}", command.get_program()))?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if !output.status.success() {
+        let error = String::from_utf8_lossy(&output.stderr);
+        bail!("{command:?}: {}\n{error}{text}", output.status);
+    }
+    Ok(text)
+}
+
+/// A model server of TensorFlow Serving, and Python with its official client.
+#[derive(Debug, Clone)]
+pub struct TfServing {
+    /// `tensorflow_model_server`.
+    pub server: PathBuf,
+    /// An interpreter with tensorflow-serving-api, grpcio, requests and TensorFlow.
+    pub python: PathBuf,
+}
+
+impl TfServing {
+    /// The real one from `BERTH_TEST_TFSERVING` or PATH, else the test server over TensorFlow.
+    pub fn find() -> Result<Self> {
+        let setup = tests_folder().join("tfserving/setup.sh");
+        let python = output_of(Command::new(&setup).arg("--python"))?;
+        let real = std::env::var_os("BERTH_TEST_TFSERVING")
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from)
+            .or_else(|| on_path("tensorflow_model_server"));
+        let server = match real {
+            Some(real) => real,
+            None => {
+                skip(
+                    "real-tfserving",
+                    "no tensorflow_model_server on PATH or in BERTH_TEST_TFSERVING, so the test server over TensorFlow stood in",
+                )?;
+                PathBuf::from(output_of(&mut Command::new(&setup))?)
+            }
+        };
+        Ok(Self {
+            server,
+            python: PathBuf::from(python),
+        })
+    }
+
+    /// The folder of a SavedModel that `tests/tfserving/models.py` makes, from the cache where it can.
+    pub fn model(&self, name: &str) -> Result<PathBuf> {
+        let script = tests_folder().join("tfserving/models.py");
+        let made = output_of(
+            Command::new(&self.python)
+                .arg(script)
+                .args(["--cached", name]),
+        )?;
+        Ok(PathBuf::from(made))
+    }
+}
+
+/// Copies a folder with all that is in it; links are followed.
+pub fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from).with_context(|| from.display().to_string())? {
+        let path = entry?.path();
+        let target = to.join(path.file_name().context("a name")?);
+        if path.is_dir() {
+            copy_folder(&path, &target)?;
+        } else {
+            std::fs::copy(&path, &target)?;
+        }
+    }
+    Ok(())
+}
