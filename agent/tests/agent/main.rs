@@ -13,5 +13,6 @@ mod enrol;
 mod lifecycle;
 mod module;
 mod node;
+mod pod;
 mod ship;
 mod wait;

@@ -40,6 +40,11 @@ fn run_as_module() {
             say("last words");
             std::process::exit(3);
         }
+        "end-well" => {
+            (0..2000).for_each(|i| say(&format!("line {i}")));
+            std::process::exit(0);
+        }
+        "abort" => std::process::abort(),
         "silent" => park(),
         "wrong-port" => {
             let _listener = TcpListener::bind("127.0.0.1:0").unwrap();

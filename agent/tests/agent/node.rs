@@ -15,7 +15,7 @@ use crate::coordinator::Coordinator;
 use crate::module::{self, MODE};
 
 /// The shim beside the agent, built if it is not there.
-fn shim() -> PathBuf {
+pub(crate) fn shim() -> PathBuf {
     if let Some(shim) = std::env::var_os("BERTH_SHIM") {
         return shim.into();
     }
@@ -43,7 +43,7 @@ fn shim() -> PathBuf {
 
 /// A range of ports that no other test process uses: found by taking one that is free, below those of
 /// outgoing connections.
-fn port_range() -> String {
+pub(crate) fn port_range() -> String {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let step = NEXT.fetch_add(1, Ordering::SeqCst);
     let base = 22_000 + (std::process::id() % 400) as u16 * 25;

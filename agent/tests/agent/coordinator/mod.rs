@@ -29,6 +29,12 @@ pub(crate) struct State {
     pub(crate) certificate_life: Duration,
     pub(crate) joins: u32,
     pub(crate) renewals: u32,
+    /// What a Pod that joins is to run.
+    pub(crate) pod_instance: Option<InstanceSpec>,
+    /// Pods that joined.
+    pub(crate) pods: Vec<v1::PodIdentity>,
+    /// The certificate request that used a Pod's token.
+    pub(crate) token_used: Option<Vec<u8>>,
     pub(crate) hellos: Vec<v1::Hello>,
     pub(crate) statuses: BTreeMap<String, InstanceStatus>,
     /// Every status ever heard.
@@ -73,6 +79,9 @@ impl Coordinator {
             certificate_life: Duration::from_secs(3600),
             joins: 0,
             renewals: 0,
+            pod_instance: None,
+            pods: Vec::new(),
+            token_used: None,
             hellos: Vec::new(),
             statuses: BTreeMap::new(),
             history: Vec::new(),

@@ -51,6 +51,13 @@ impl Pki {
         self.ca.pem()
     }
 
+    /// The public key in a request.
+    pub(crate) fn key_of(&self, csr: &[u8]) -> Vec<u8> {
+        use rcgen::PublicKeyData;
+        let request = CertificateSigningRequestParams::from_der(&csr.to_vec().into()).unwrap();
+        request.public_key.der_bytes().to_vec()
+    }
+
     /// Certifies a request's key, whatever else it says.
     pub(crate) fn sign(&self, csr: &[u8], name: &str, life: Duration) -> String {
         let mut request = CertificateSigningRequestParams::from_der(&csr.to_vec().into()).unwrap();

@@ -36,6 +36,15 @@ impl v1::enrollment_server::Enrollment for Service {
             if request.token_secret != state.secret {
                 return Err(Status::permission_denied("unknown token"));
             }
+            let mut instance = None;
+            if let Some(pod) = request.pod {
+                let key = state.pki.key_of(&request.csr);
+                if *state.token_used.get_or_insert_with(|| key.clone()) != key {
+                    return Err(Status::permission_denied("this token is used up"));
+                }
+                state.pods.push(pod);
+                instance = state.pod_instance.clone().map(Into::into);
+            }
             let name = if request.name.is_empty() {
                 "n1"
             } else {
@@ -45,7 +54,7 @@ impl v1::enrollment_server::Enrollment for Service {
                 name: name.to_owned(),
                 certificate: state.pki.sign(&request.csr, name, state.certificate_life),
                 ca: state.pki.ca_pem(),
-                ..Default::default()
+                instance,
             }))
         })
     }
