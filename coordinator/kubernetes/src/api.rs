@@ -1,11 +1,11 @@
 //! How requests are made: bounded in number and time, tried again where that helps.
 
 use std::future::Future;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
@@ -30,38 +30,41 @@ pub(crate) struct Connection {
 /// Makes requests.
 pub(crate) struct Caller {
     namespace: String,
-    connection: RwLock<Result<Connection, Error>>,
+    /// None until the configuration was read for the first time.
+    connection: watch::Sender<Option<Result<Connection, Error>>>,
     permits: Semaphore,
     meter: Meter,
 }
 
 impl Caller {
     pub(crate) fn new(namespace: String, meter: Meter) -> Arc<Self> {
-        let starting = Error::Unreachable {
-            server: "(not yet known)".to_owned(),
-            why: "the coordinator has just started".to_owned(),
-            source: None,
-        };
         Arc::new(Self {
             namespace,
-            connection: RwLock::new(Err(starting)),
+            connection: watch::channel(None).0,
             permits: Semaphore::new(AT_ONCE),
             meter,
         })
     }
 
     pub(crate) fn connected(&self, connection: Result<Connection, Error>) {
-        *self
-            .connection
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = connection;
+        self.connection.send_replace(Some(connection));
     }
 
-    pub(crate) fn connection(&self) -> Result<Connection, Error> {
-        self.connection
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    async fn connection(&self) -> Result<Connection, Error> {
+        let mut connection = self.connection.subscribe();
+        let known = connection.wait_for(Option::is_some).await;
+        match known.map(|known| known.clone()) {
+            Ok(Some(connection)) => connection,
+            _ => Err(Error::Closed),
+        }
+    }
+
+    /// The API server's address, for messages.
+    pub(crate) fn server(&self) -> String {
+        match &*self.connection.borrow() {
+            Some(Ok(connection)) => connection.server.clone(),
+            _ => "(not yet known)".to_owned(),
+        }
     }
 
     pub(crate) fn meter(&self) -> &Meter {
@@ -89,7 +92,7 @@ impl Caller {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
         let mut unreached = 0;
         loop {
-            let connection = self.connection()?;
+            let connection = self.connection().await?;
             let asked = self.asked(&connection.server, what);
             let late = || Error::Timeout {
                 server: connection.server.clone(),

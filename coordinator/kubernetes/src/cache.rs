@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Event as ApiEvent, Pod};
 use kube::runtime::watcher::Event;
 
 use crate::picture::Seen;
-use crate::verdict::{Facts, Warning, judge, owner};
+use crate::verdict::{Facts, LostPod, Warning, judge, last_ending, owner};
 
 /// Warnings kept of one object.
 const WARNINGS: usize = 8;
@@ -35,8 +35,8 @@ pub(crate) struct Cache {
     pods: BTreeMap<String, Pod>,
     warnings: BTreeMap<About, VecDeque<Warning>>,
     warned: VecDeque<About>,
-    /// By Job's UID: Pods that vanished while they ran.
-    lost: BTreeMap<String, Vec<String>>,
+    /// By Job's UID: Pods that are not there any more.
+    lost: BTreeMap<String, Vec<LostPod>>,
     /// UIDs of Jobs whose deletion was accepted.
     deleting: BTreeSet<String>,
     /// UIDs of Jobs seen deleted, so that a late answer to a create does not bring one back.
@@ -48,6 +48,8 @@ pub(crate) struct Cache {
     seen: BTreeMap<String, Arc<Seen>>,
 }
 
+/// Lost Pods that are told of one Job.
+const LOST: usize = 16;
 const BURIED: usize = 1024;
 /// Ticks after which a created Job that no watch has shown is taken for gone.
 const UNSEEN: u32 = 6;
@@ -325,14 +327,17 @@ impl Cache {
             return;
         };
         self.dirty.insert(job.clone());
-        let over = pod
-            .status
-            .and_then(|status| status.phase)
-            .is_some_and(|phase| phase == "Succeeded" || phase == "Failed");
         let entry = self.jobs.get(&job);
         let same = entry.is_some_and(|entry| entry.job.metadata.uid.as_ref() == Some(&uid));
-        if same && !over {
-            self.lost.entry(uid).or_default().push(name.to_owned());
+        if !same {
+            return;
+        }
+        let lost = self.lost.entry(uid).or_default();
+        if lost.len() < LOST {
+            lost.push(LostPod {
+                name: name.to_owned(),
+                ending: last_ending(&pod),
+            });
         }
     }
 

@@ -259,7 +259,7 @@ impl Cluster {
             Ok(Ok(_)) => Ok(Gone { pods: before }),
             Ok(Err(_)) => Err(Error::Closed),
             Err(_) => Err(Error::Timeout {
-                server: self.inner.caller.connection()?.server,
+                server: self.inner.caller.server(),
                 what: format!("waiting until Job {name} and its Pods are gone"),
                 after_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
             }),

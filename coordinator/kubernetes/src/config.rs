@@ -20,7 +20,7 @@ pub struct ClusterConfig {
     pub access: Access,
     /// The namespace of all of Berth's Jobs. It must exist.
     pub namespace: String,
-    /// The address at which Pods reach the coordinator, as in `https://10.0.0.5:7450`.
+    /// The address at which Pods reach the coordinator, `HOST:PORT`.
     pub endpoint: String,
     /// Images.
     pub images: Images,

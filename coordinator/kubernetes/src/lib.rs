@@ -32,5 +32,5 @@ pub use error::{Class, Error};
 pub use meter::{Outcome, Requests};
 pub use names::{ANNOTATION_WORK, LABEL_FLEET, LABEL_MANAGED_BY, LABEL_WORK, MANAGED_BY, job_name};
 pub use picture::{ClusterState, Picture, PodSeen, Seen};
-pub use verdict::{Ending, Verdict};
+pub use verdict::{Ending, LostPod, Verdict};
 pub use work::{Base, Shape, Work, WorkId};

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use berth_model::instance::Reason;
 
 use crate::error::Error;
-use crate::verdict::{Ending, Verdict};
+use crate::verdict::{Ending, LostPod, Verdict};
 use crate::work::WorkId;
 
 /// Whether a cluster can be used now.
@@ -93,8 +93,8 @@ pub struct Seen {
     pub failed: u32,
     /// Its Pods, oldest first.
     pub pods: Vec<PodSeen>,
-    /// Pods of it that vanished while they ran and it was not being deleted.
-    pub lost_pods: Vec<String>,
+    /// Pods of it that are not there any more although it is: deleted by somebody, or evicted.
+    pub lost_pods: Vec<LostPod>,
     /// What all of that means.
     pub verdict: Verdict,
 }

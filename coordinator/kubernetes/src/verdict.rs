@@ -61,6 +61,15 @@ pub struct Warning {
     pub at: Option<Timestamp>,
 }
 
+/// A Pod that is not there any more, although its Job is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostPod {
+    /// Its name.
+    pub name: String,
+    /// How it ended.
+    pub ending: Ending,
+}
+
 /// Everything known of one Job.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
@@ -72,8 +81,8 @@ pub struct Facts<'a> {
     pub pods: &'a [(&'a Pod, &'a [Warning])],
     /// Warnings about the Job.
     pub warnings: &'a [Warning],
-    /// Pods of it that vanished while they ran.
-    pub lost_pods: &'a [String],
+    /// Pods of it that are not there any more.
+    pub lost_pods: &'a [LostPod],
     /// We asked for its deletion.
     pub deleting: bool,
 }
@@ -137,11 +146,9 @@ fn verdict(facts: &Facts<'_>, pods: &[PodSeen], work: Option<&WorkId>, deleting:
     }
     // An instance has one Pod in its life. What Kubernetes makes in place of one that vanished is not it.
     if matches!(work, Some(WorkId::Instance(_))) {
-        if let Some(ending) = pods.iter().find_map(|pod| pod.ended.clone()) {
+        let lost = facts.lost_pods.first().map(|pod| pod.ending.clone());
+        if let Some(ending) = lost.or_else(|| pods.iter().find_map(|pod| pod.ended.clone())) {
             return Verdict::Ended(ending);
-        }
-        if let Some(pod) = facts.lost_pods.first() {
-            return Verdict::Ended(vanished(pod));
         }
     }
     if pods.iter().any(|pod| pod.started && pod.ended.is_none()) {
@@ -169,14 +176,8 @@ fn not_created(warnings: &[Warning], newest_pod: Option<Timestamp>) -> Option<Re
     })
 }
 
-fn vanished(pod: &str) -> Ending {
-    Ending::because(Reason::Deleted {
-        what: format!("Pod {pod}"),
-    })
-}
-
 /// What the Job's controller has decided.
-fn finished(job: &Job, pods: &[PodSeen], lost: &[String]) -> Option<Ending> {
+fn finished(job: &Job, pods: &[PodSeen], lost: &[LostPod]) -> Option<Ending> {
     let conditions = job.status.as_ref()?.conditions.as_deref()?;
     let holds = |kind: &str| {
         conditions
@@ -215,12 +216,12 @@ fn finished(job: &Job, pods: &[PodSeen], lost: &[String]) -> Option<Ending> {
             .join(": ")
     };
     Some(pod.unwrap_or_else(|| match lost.last() {
-        Some(pod) => vanished(pod),
+        Some(pod) => pod.ending.clone(),
         None => Ending::because(Reason::Refused { error: words() }),
     }))
 }
 
-pub(crate) use pod::owner;
+pub(crate) use pod::{last_ending, owner};
 
 #[cfg(test)]
 mod tests;

@@ -59,10 +59,12 @@ pub(crate) enum Notice {
 
 pub(crate) type Notices = mpsc::Receiver<(Notice, oneshot::Sender<()>)>;
 
+type Watched<K> = Box<Result<Event<K>, watcher::Error>>;
+
 enum Seen {
-    Jobs(Result<Event<Job>, watcher::Error>),
-    Pods(Result<Event<Pod>, watcher::Error>),
-    Events(Result<Event<ApiEvent>, watcher::Error>),
+    Jobs(Watched<Job>),
+    Pods(Watched<Pod>),
+    Events(Watched<ApiEvent>),
 }
 
 pub(crate) struct Task {
@@ -150,11 +152,11 @@ impl Task {
         let events = Api::<ApiEvent>::namespaced(client.clone(), namespace);
         let mut all = SelectAll::new();
         let jobs = watcher(jobs, ours.clone()).backoff(backoff());
-        all.push(jobs.map(Seen::Jobs).boxed());
+        all.push(jobs.map(|event| Seen::Jobs(Box::new(event))).boxed());
         let pods = watcher(pods, ours).backoff(backoff());
-        all.push(pods.map(Seen::Pods).boxed());
+        all.push(pods.map(|event| Seen::Pods(Box::new(event))).boxed());
         let events = watcher(events, warnings).backoff(backoff());
-        all.push(events.map(Seen::Events).boxed());
+        all.push(events.map(|event| Seen::Events(Box::new(event))).boxed());
         all
     }
 
@@ -172,7 +174,7 @@ impl Task {
         loop {
             let failed = tokio::select! {
                 seen = streams.next() => match seen {
-                    Some(seen) => self.take(seen),
+                    Some(seen) => self.take(seen).err().flatten(),
                     None => return Again::Access,
                 },
                 notice = self.notices.recv() => match notice {
@@ -201,7 +203,7 @@ impl Task {
             // Everything that is there already goes into the same picture.
             let mut refused = matches!(failed, Some(Error::Unauthorized { .. }));
             while let Some(Some(seen)) = futures_util::FutureExt::now_or_never(streams.next()) {
-                refused |= matches!(self.take(seen), Some(Error::Unauthorized { .. }));
+                refused |= matches!(self.take(seen), Err(Some(Error::Unauthorized { .. })));
             }
             self.publish(false);
             if refused {
@@ -211,47 +213,38 @@ impl Task {
     }
 
     /// Takes in what a watch says. Answers the error, if that is what it was.
-    fn take(&mut self, seen: Seen) -> Option<Error> {
+    fn take(&mut self, seen: Seen) -> Result<(), Option<Error>> {
         match seen {
-            Seen::Jobs(Ok(event)) => {
-                self.good(
-                    Topic::Jobs,
-                    matches!(event, Event::InitDone),
-                    matches!(event, Event::Init),
-                );
+            Seen::Jobs(event) => {
+                let event = self.heard(Topic::Jobs, *event)?;
                 self.cache.jobs(event);
-                None
             }
-            Seen::Pods(Ok(event)) => {
-                self.good(
-                    Topic::Pods,
-                    matches!(event, Event::InitDone),
-                    matches!(event, Event::Init),
-                );
+            Seen::Pods(event) => {
+                let event = self.heard(Topic::Pods, *event)?;
                 self.cache.pods(event);
-                None
             }
-            Seen::Events(Ok(event)) => {
-                self.good(
-                    Topic::Events,
-                    matches!(event, Event::InitDone),
-                    matches!(event, Event::Init),
-                );
+            Seen::Events(event) => {
+                let event = self.heard(Topic::Events, *event)?;
                 self.cache.events(event);
-                None
             }
-            Seen::Jobs(Err(error)) => self.bad(Topic::Jobs, error),
-            Seen::Pods(Err(error)) => self.bad(Topic::Pods, error),
-            Seen::Events(Err(error)) => self.bad(Topic::Events, error),
         }
+        Ok(())
     }
 
-    fn good(&mut self, topic: Topic, listed: bool, begun: bool) {
-        if listed {
-            self.health.listed(topic, SystemTime::now());
-        } else if !begun {
-            self.health.resumed(topic, SystemTime::now());
+    fn heard<K>(
+        &mut self,
+        topic: Topic,
+        event: Result<Event<K>, watcher::Error>,
+    ) -> Result<Event<K>, Option<Error>> {
+        let now = SystemTime::now();
+        match event {
+            Err(error) => return Err(self.bad(topic, error)),
+            Ok(Event::InitDone) => self.health.listed(topic, now),
+            // A list is about to be asked for; nothing was heard yet.
+            Ok(Event::Init) => {}
+            Ok(_) => self.health.resumed(topic, now),
         }
+        event.map_err(|_| None)
     }
 
     fn bad(&mut self, topic: Topic, error: watcher::Error) -> Option<Error> {
@@ -260,11 +253,7 @@ impl Task {
             _ => "watching",
         };
         let what = format!("{verb} {}", topic.resource());
-        let server = self
-            .caller
-            .connection()
-            .map(|c| c.server)
-            .unwrap_or_default();
+        let server = self.caller.server();
         let asked = self.caller.asked(&server, &what);
         let error = match error {
             watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => {

@@ -51,7 +51,7 @@ pub(super) fn spec(work: &Work, cluster: &ClusterConfig) -> PodSpec {
     let prepare = container(
         PREPARE,
         &cluster.images.berth,
-        ["berth-agent", "pod", "prepare"],
+        ["/berth-agent", "pod", "prepare"],
         told,
         without_gpu,
     );
@@ -98,7 +98,7 @@ pub(super) fn spec(work: &Work, cluster: &ClusterConfig) -> PodSpec {
 }
 
 fn container(
-    name: &str,
+    container: &str,
     image: &str,
     command: [&str; 3],
     env: Vec<EnvVar>,
@@ -106,7 +106,7 @@ fn container(
 ) -> Container {
     let amounts = some(quantities(asked));
     Container {
-        name: name.to_owned(),
+        name: container.to_owned(),
         image: Some(image.to_owned()),
         command: Some(command.map(str::to_owned).into()),
         env: Some(env),
@@ -132,6 +132,8 @@ fn container(
                 .map(|(name, path)| VolumeMount {
                     name: (*name).to_owned(),
                     mount_path: (*path).to_owned(),
+                    // Berth's own programs are nothing that a module may change.
+                    read_only: (container == MODULE && *name == "bin").then_some(true),
                     ..VolumeMount::default()
                 })
                 .collect(),
@@ -160,7 +162,7 @@ fn environment(cluster: &ClusterConfig) -> Vec<EnvVar> {
         }),
     };
     vec![
-        plain("BERTH_POD_ENDPOINT", cluster.endpoint.clone()),
+        plain("BERTH_ENDPOINT", cluster.endpoint.clone()),
         plain("BERTH_CLUSTER", cluster.name.to_string()),
         field("BERTH_JOB_UID", "metadata.labels['controller-uid']"),
         field("POD_UID", "metadata.uid"),

@@ -41,7 +41,7 @@ pub(super) fn seen(pod: &Pod, warnings: &[Warning]) -> PodSeen {
     let started = module
         .and_then(|c| c.state.as_ref())
         .is_some_and(|state| state.running.is_some() || state.terminated.is_some());
-    let ended = ended(pod, status, deleting);
+    let ended = ended(pod, status);
     PodSeen {
         name: pod.metadata.name.clone().unwrap_or_default(),
         uid: pod.metadata.uid.clone().unwrap_or_default(),
@@ -56,7 +56,32 @@ pub(super) fn seen(pod: &Pod, warnings: &[Warning]) -> PodSeen {
     }
 }
 
-fn ended(pod: &Pod, status: &PodStatus, deleting: bool) -> Option<Ending> {
+/// How a Pod that is not there any more ended: as its last state says, or by being deleted.
+pub(crate) fn last_ending(pod: &Pod) -> Ending {
+    seen(pod, &[])
+        .ended
+        .unwrap_or_else(|| Ending::because(deleted(pod)))
+}
+
+fn deleted(pod: &Pod) -> Reason {
+    Reason::Deleted {
+        what: format!("Pod {}", pod.metadata.name.as_deref().unwrap_or_default()),
+    }
+}
+
+/// A container that ended after somebody asked for its Pod's deletion ended because of that.
+fn by_deletion(pod: &Pod, end: &ContainerStateTerminated) -> bool {
+    let Some(until) = pod.metadata.deletion_timestamp.as_ref() else {
+        return false;
+    };
+    let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
+    let asked = until.0.as_second().saturating_sub(grace);
+    end.finished_at
+        .as_ref()
+        .is_none_or(|at| at.0.as_second() >= asked)
+}
+
+fn ended(pod: &Pod, status: &PodStatus) -> Option<Ending> {
     let statuses = |list: &Option<Vec<ContainerStatus>>| list.clone().unwrap_or_default();
     let inits = statuses(&status.init_container_statuses);
     let mains = statuses(&status.container_statuses);
@@ -66,10 +91,10 @@ fn ended(pod: &Pod, status: &PodStatus, deleting: bool) -> Option<Ending> {
         .iter()
         .find(|c| c.name == PREPARE)
         .and_then(terminated);
-    let module = module.map(|end| ending(pod, MODULE, &end, deleting));
+    let module = module.map(|end| ending(pod, MODULE, &end));
     let prepare = prepare
         .filter(|end| end.exit_code != 0)
-        .map(|end| ending(pod, PREPARE, &end, deleting));
+        .map(|end| ending(pod, PREPARE, &end));
     let done = module.or(prepare);
     let failed = status.phase.as_deref() == Some("Failed");
     if done
@@ -91,6 +116,10 @@ fn ended(pod: &Pod, status: &PodStatus, deleting: bool) -> Option<Ending> {
             exit_code: Some(0),
             last_lines: Vec::new(),
         }),
+        // Old kubelets forget the containers of a Pod that was deleted.
+        Some("Failed") if pod.metadata.deletion_timestamp.is_some() => {
+            Some(Ending::because(deleted(pod)))
+        }
         Some("Failed") => Some(Ending::because(Reason::FailedToStart {
             process: MODULE.to_owned(),
             error: pod_words(status),
@@ -127,7 +156,7 @@ fn pod_words(status: &PodStatus) -> String {
     words.join(": ")
 }
 
-fn ending(pod: &Pod, process: &str, end: &ContainerStateTerminated, deleting: bool) -> Ending {
+fn ending(pod: &Pod, process: &str, end: &ContainerStateTerminated) -> Ending {
     let code = end.exit_code;
     let process = process.to_owned();
     let words = end.message.clone().unwrap_or_default();
@@ -135,8 +164,9 @@ fn ending(pod: &Pod, process: &str, end: &ContainerStateTerminated, deleting: bo
     let word = end.reason.as_deref().unwrap_or_default();
     // A container that the kernel killed for its memory is sometimes shown as one that failed by itself with
     // 137; nobody else sends SIGKILL to one that is not being stopped.
-    let killed = code == 137 && !deleting && limit.is_some();
+    let killed = code == 137 && limit.is_some();
     let reason = match word {
+        _ if by_deletion(pod, end) => deleted(pod),
         "OOMKilled" => Reason::OutOfMemory {
             process,
             limit,
