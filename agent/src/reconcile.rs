@@ -96,12 +96,14 @@ pub enum Event {
 }
 
 /// Where instances listen inside a Pod, whose network is its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inside {
     /// What they are told as HOST.
     pub host: IpAddr,
     /// TensorFlow Serving's port for gRPC.
     pub grpc: u16,
+    /// The environment that the image brings; what Berth and the manifest say wins over it.
+    pub env: BTreeMap<String, String>,
 }
 
 /// What a reconciler works with.
@@ -236,6 +238,7 @@ impl Reconciler {
     fn host(&self) -> IpAddr {
         self.parts
             .inside
+            .as_ref()
             .map_or(self.parts.settings.address, |inside| inside.host)
     }
 

@@ -86,6 +86,7 @@ pub async fn run(settings: &Settings) -> Result<u8, PodError> {
         inside: Some(Inside {
             host: every_address(address),
             grpc: settings.grpc,
+            env: settings.image_env.clone(),
         }),
         progress: Some(progress),
     };

@@ -36,6 +36,8 @@ pub struct Settings {
     pub linger: Duration,
     /// `BERTH_POD_TERMINATION_LOG`: where Kubernetes looks for why a container ended.
     pub termination_log: PathBuf,
+    /// What is not Berth's or Kubernetes' doing: the image's, which is the module's, too.
+    pub image_env: BTreeMap<String, String>,
 }
 
 /// The Pod's one-time join token, `BERTH_POD_TOKEN`. Only the init container has it.
@@ -84,10 +86,20 @@ impl Settings {
                 patience: patience.0,
                 linger: linger.0,
                 termination_log,
+                image_env: image_env(env),
             })
         })();
         read.done(all)
     }
+}
+
+/// Variables that are neither Berth's nor Kubernetes' own.
+fn image_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let others = ["BERTH_", "POD_", "KUBERNETES_"];
+    env.iter()
+        .filter(|(name, _)| !others.iter().any(|other| name.starts_with(other)))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 /// Reads variables and keeps what is wrong with them.
@@ -172,6 +184,14 @@ mod tests {
                 "{name}: {errors:?}"
             );
         }
+    }
+
+    #[test]
+    fn the_images_variables_are_told_from_all_others() {
+        let mut all = env(&GOOD);
+        all.extend(env(&[("PYTHONPATH", "/app"), ("KUBERNETES_PORT", "x")]));
+        let settings = Settings::read(&all).unwrap();
+        assert_eq!(settings.image_env, env(&[("PYTHONPATH", "/app")]));
     }
 
     #[test]

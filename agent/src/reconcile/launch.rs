@@ -67,7 +67,7 @@ impl Reconciler {
             false => String::new(),
         };
         let socket = self.parts.data.socket(&spec.id);
-        let grpc = match self.parts.inside {
+        let grpc = match &self.parts.inside {
             Some(inside) => Grpc::Port(inside.grpc),
             None => Grpc::Socket(&socket),
         };
@@ -90,7 +90,15 @@ impl Reconciler {
             log: self.parts.log,
             path: path.as_deref(),
         };
-        launch_plan(spec, &place).map_err(|error| node(error.to_string()))
+        let mut plan = launch_plan(spec, &place).map_err(|error| node(error.to_string()))?;
+        let brought = self.parts.inside.iter().flat_map(|inside| &inside.env);
+        for (name, value) in brought {
+            for process in &mut plan.spec.processes {
+                let env = &mut process.env;
+                env.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        Ok(plan)
     }
 
     /// TensorFlow Serving on this node. Looked for at each start: it may have been installed meanwhile.

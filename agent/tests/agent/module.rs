@@ -121,6 +121,10 @@ fn answer(mut stream: TcpStream) {
                 say(&format!("line {i}"));
             }
         }
+        "/env" => say(&format!(
+            "env {query}={}",
+            std::env::var(query).unwrap_or_default()
+        )),
         "/exit" => std::process::exit(4),
         _ => {}
     }

@@ -76,7 +76,8 @@ async fn a_pod_ends_with_its_modules_code_when_everything_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_serving_pod_is_healthy_at_its_address_and_sigterm_ends_it_in_order() {
     let coordinator = Coordinator::start().await;
-    let pod = Pod::new(&coordinator, "serve");
+    let mut pod = Pod::new(&coordinator, "serve");
+    pod.set("FROM_IMAGE", "yes");
     let mut main = pod.running();
     let healthy = coordinator.phase(ID, Phase::Healthy).await;
     let address = healthy.address.unwrap();
@@ -86,6 +87,9 @@ async fn a_serving_pod_is_healthy_at_its_address_and_sigterm_ends_it_in_order() 
     assert_eq!(hello.hostname, "berth-web-1-0-1-x7k2p");
     assert_eq!(hello.runtimes, ["process"]);
     assert!(NodeKind::Virtual == NodeKind::default() && hello.exclusive);
+    for name in ["FROM_IMAGE", "HOST", "POD_UID", "BERTH_ENDPOINT"] {
+        ask(address, &format!("/env?{name}")).unwrap();
+    }
     ask(address, "/log?0-5000").unwrap();
     main.terminate();
     // The module leaves SIGTERM as it is.
@@ -97,6 +101,13 @@ async fn a_serving_pod_is_healthy_at_its_address_and_sigterm_ends_it_in_order() 
     );
     let expected: Vec<String> = (0..5000).map(|i| format!("line {i}")).collect();
     assert!(coordinator.lines(ID, "line ") == expected);
+    let env = [
+        "env FROM_IMAGE=yes",
+        "env HOST=0.0.0.0",
+        "env POD_UID=",
+        "env BERTH_ENDPOINT=",
+    ];
+    assert_eq!(coordinator.lines(ID, "env "), env);
     assert!(ask(address, "/").is_err(), "the module is gone");
 }
 
