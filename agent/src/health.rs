@@ -1,21 +1,22 @@
 //! Health checks: a start is healthy when its check passes and the socket is its own.
 
 mod probe;
+mod target;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use berth_agent_plan::Check;
 use berth_model::id::InstanceId;
 use berth_model::instance::Reason;
-use berth_model::manifest::{HealthCheck, Protocol};
 use tokio::sync::mpsc;
 
+use crate::modules::tf_serving::words::{self, Said};
 use crate::reconcile::Event;
 use crate::runtime::{Handle, PortOwner, Runtime, RuntimeError};
 
-pub use probe::probe;
+pub use probe::{fetch, probe};
+pub use target::{Target, Unwell};
 
 /// The first check comes at once, the next so much later, then twice as much…
 const FIRST_WAIT: Duration = Duration::from_millis(5);
@@ -31,12 +32,12 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// listens elsewhere.
 const LOOK_WHY: Duration = Duration::from_millis(500);
 
-/// What was last seen of the port.
-#[derive(Default)]
+/// What was last seen of a port.
+#[derive(Clone, Default)]
 struct Looked {
     at: Option<Instant>,
     /// Why it did not answer; holds until it is looked again.
-    why: Option<Reason>,
+    why: Option<Check>,
 }
 
 /// What is watched of one start.
@@ -48,12 +49,8 @@ pub struct Watch {
     pub handle: Handle,
     /// What started it.
     pub runtime: Arc<dyn Runtime>,
-    /// What is asked.
-    pub check: HealthCheck,
-    /// What it speaks.
-    pub protocol: Protocol,
-    /// Where it shall listen.
-    pub address: SocketAddr,
+    /// Its processes: all must be well.
+    pub targets: Vec<Target>,
     /// Time between checks.
     pub interval: Duration,
 }
@@ -65,10 +62,10 @@ impl Watch {
             .interval
             .clamp(Duration::from_secs(1), Duration::from_secs(10));
         let mut wait = FIRST_WAIT;
-        let (mut passed, mut ever, mut looked) = (false, false, Looked::default());
+        let (mut passed, mut ever) = (false, false);
+        let mut looked = vec![Looked::default(); self.targets.len()];
         loop {
-            let answer = probe(&self.check, self.protocol, self.address, timeout).await;
-            let check = self.judge(answer, passed, &mut looked).await;
+            let check = self.check(timeout, passed, &mut looked).await;
             let news = !(passed && check == Check::Passed);
             passed = check == Check::Passed;
             ever |= passed;
@@ -88,10 +85,23 @@ impl Watch {
         }
     }
 
+    /// Asks every process in its turn, until one is not well.
+    async fn check(&self, timeout: Duration, passed_before: bool, looked: &mut [Looked]) -> Check {
+        for (target, looked) in self.targets.iter().zip(looked) {
+            let answer = target.ask(timeout).await;
+            match self.judge(target, answer, passed_before, looked).await {
+                Check::Passed => {}
+                other => return other,
+            }
+        }
+        Check::Passed
+    }
+
     /// What an answer is worth, as the answering socket may be somebody else's.
     async fn judge(
         &self,
-        answer: Result<(), String>,
+        target: &Target,
+        answer: Result<(), Unwell>,
         passed_before: bool,
         looked: &mut Looked,
     ) -> Check {
@@ -105,27 +115,36 @@ impl Watch {
                     at: Some(Instant::now()),
                     why: None,
                 };
-                self.owned().await
+                self.owned(target).await
             }
-            Err(text) => {
+            Err(Unwell::Load(error)) => Check::Hopeless(Reason::ModelLoad { error }),
+            Err(Unwell::Words(text)) => {
                 // The very first failures are those of a module that has not got there yet.
                 let first = looked.at.is_none();
                 if due {
-                    let why = if first { None } else { self.why().await };
+                    let why = if first { None } else { self.why(target).await };
                     *looked = Looked {
                         at: Some(Instant::now()),
                         why,
                     };
                 }
-                let failed = Reason::ChecksFailed { last_check: text };
-                Check::Failed(looked.why.clone().unwrap_or(failed))
+                looked.why.clone().unwrap_or(self.failed(target, text))
             }
         }
     }
 
-    async fn owned(&self) -> Check {
-        let port = self.address.port();
-        let failed = |last_check| Check::Failed(Reason::ChecksFailed { last_check });
+    /// A check that failed; of two processes it is said which.
+    fn failed(&self, target: &Target, text: String) -> Check {
+        let last_check = match self.targets.len() {
+            1 => text,
+            _ => format!("{}: {text}", target.process),
+        };
+        Check::Failed(Reason::ChecksFailed { last_check })
+    }
+
+    async fn owned(&self, target: &Target) -> Check {
+        let port = target.address.port();
+        let failed = |text| self.failed(target, text);
         match self
             .look(move |runtime, handle| runtime.listeners(handle, port))
             .await
@@ -141,21 +160,46 @@ impl Watch {
     }
 
     /// Why it does not answer, if that can be seen.
-    async fn why(&self) -> Option<Reason> {
-        let port = self.address.port();
+    async fn why(&self, target: &Target) -> Option<Check> {
+        let port = target.address.port();
+        if target.model_status.is_some()
+            && let Some(why) = self.said(port).await
+        {
+            return Some(why);
+        }
+        let expected: Vec<u16> = self.targets.iter().map(|t| t.address.port()).collect();
         let look = move |runtime: &dyn Runtime, handle: &Handle| {
             let owner = runtime.listeners(handle, port)?;
             Ok::<_, RuntimeError>((owner, runtime.ports(handle)?))
         };
         match self.look(look).await?.ok()? {
-            (PortOwner::Other { pid }, _) => Some(Reason::PortTaken { port, pid }),
-            (PortOwner::Nobody, found) if !found.is_empty() && !found.contains(&port) => {
-                Some(Reason::WrongPort {
+            (PortOwner::Other { pid }, _) => Some(Check::Failed(Reason::PortTaken { port, pid })),
+            (PortOwner::Nobody, mut found) => {
+                found.retain(|found| !expected.contains(found));
+                (!found.is_empty()).then_some(Check::Failed(Reason::WrongPort {
                     expected: port,
                     found,
-                })
+                }))
             }
             _ => None,
+        }
+    }
+
+    /// What TensorFlow Serving says in its log of troubles that it does not end for.
+    async fn said(&self, port: u16) -> Option<Check> {
+        let read = |_: &dyn Runtime, handle: &Handle| words::of_running(&handle.dir);
+        match self.look(read).await?? {
+            Said::Load(error) => Some(Check::Hopeless(Reason::ModelLoad { error })),
+            // It goes on without, for ever.
+            Said::NoRest => {
+                let look =
+                    move |runtime: &dyn Runtime, handle: &Handle| runtime.listeners(handle, port);
+                let pid = match self.look(look).await {
+                    Some(Ok(PortOwner::Other { pid })) => pid,
+                    _ => None,
+                };
+                Some(Check::Hopeless(Reason::PortTaken { port, pid }))
+            }
         }
     }
 

@@ -12,5 +12,5 @@ mod stream;
 mod watch;
 
 pub use echo::echo;
-pub use last::last_lines;
+pub use last::{last_lines, last_lines_up_to};
 pub use shipper::{Command, Key, Shipper};

@@ -6,6 +6,7 @@ mod hear;
 mod launch;
 mod ports;
 mod progress;
+mod watching;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -145,13 +146,14 @@ struct Running {
     handle: Handle,
     ended: AbortHandle,
     health: Option<AbortHandle>,
+    metrics: Option<AbortHandle>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.ended.abort();
-        if let Some(health) = &self.health {
-            health.abort();
+        for task in [&self.health, &self.metrics].into_iter().flatten() {
+            task.abort();
         }
     }
 }

@@ -98,6 +98,8 @@ pub struct Up {
     pub failures: u32,
     /// What the last check said, if it failed.
     pub trouble: Option<Reason>,
+    /// It cannot get well any more: it is to be started anew at once.
+    pub hopeless: bool,
     /// Its stop was begun.
     pub stop: Option<Stop>,
 }
@@ -127,6 +129,8 @@ pub enum Check {
     Passed,
     /// It failed.
     Failed(Reason),
+    /// It failed, and will fail until it is started anew: there is nothing to wait for.
+    Hopeless(Reason),
 }
 
 /// How a start ended.
@@ -171,6 +175,7 @@ impl Local {
             passing: healthy.then_some(now),
             failures: 0,
             trouble: None,
+            hopeless: false,
             stop: None,
         });
     }
@@ -200,6 +205,11 @@ impl Local {
             Check::Failed(reason) => {
                 up.failures = up.failures.saturating_add(1);
                 up.trouble = Some(reason);
+            }
+            Check::Hopeless(reason) => {
+                up.failures = up.failures.saturating_add(1);
+                up.trouble = Some(reason);
+                up.hopeless = true;
             }
         }
     }

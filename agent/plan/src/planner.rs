@@ -176,6 +176,10 @@ impl One<'_> {
         if !wanted {
             return self.stop(Cause::Unwanted);
         }
+        if up.hopeless {
+            let reason = up.trouble.clone().unwrap_or(Reason::Unknown);
+            return self.stop(Cause::Broken(reason));
+        }
         let Some(spec) = self.spec else { return };
         let health = &spec.manifest.health;
         match up.passing {

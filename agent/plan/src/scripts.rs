@@ -202,6 +202,42 @@ fn an_end_by_itself_counts_as_a_restart_and_others_do_not() {
 }
 
 #[test]
+fn what_cannot_get_well_is_stopped_at_once_healthy_or_not() {
+    let reason = Reason::ModelLoad {
+        error: "DATA_LOSS: bad".into(),
+    };
+    for healthy in [false, true] {
+        let mut local = up(healthy, at(1));
+        local.checked(Check::Hopeless(reason.clone()), 2, at(2));
+        let (result, _) = one(&local, Intent::Run, at(2));
+        let [Action::Stop { cause, .. }] = &result.actions[..] else {
+            panic!("{result:?}")
+        };
+        assert_eq!(cause, &Cause::Broken(reason.clone()));
+        local.stopping(cause.clone(), at(9));
+        let stopped = End::Stopped(Reason::StopRequested);
+        local.end(&id(A), stopped, at(3), &Settings::default());
+        let (result, status) = one(&local, Intent::Run, at(3));
+        assert_eq!(
+            (status.phase, status.reason),
+            (Phase::Backoff, Some(reason.clone()))
+        );
+        assert!(result.wake.is_some() && result.actions.is_empty());
+    }
+}
+
+#[test]
+fn of_two_ports_only_the_one_that_is_taken_is_given_up() {
+    let taken = |port| End::ByItself(Reason::PortTaken { port, pid: None });
+    for (port, left) in [(1, (None, Some(2))), (2, (Some(1), None))] {
+        let mut local = up(false, at(1));
+        (local.port, local.module_port) = (Some(1), Some(2));
+        local.end(&id(A), taken(port), at(2), &Settings::default());
+        assert_eq!((local.port, local.module_port), left);
+    }
+}
+
+#[test]
 fn back_off_grows_and_a_long_healthy_time_resets_it() {
     let settings = Settings::default();
     let mut local = Local {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use berth_model::digest::PackageDigest;
 use berth_model::instance::{InstanceSpec, Phase, Reason};
-use berth_model::manifest::{ModuleKind, Preset};
+use berth_model::manifest::Preset;
 use berth_model::node::RuntimeKind;
 use berth_model::time::Monotonic;
 
@@ -56,20 +56,11 @@ pub fn refusal(spec: &InstanceSpec) -> Option<String> {
             spec.runtime
         ));
     }
-    if module.kind == ModuleKind::TfServing && module.command.is_empty() {
-        return Some(
-            "this agent does not find tensorflow_model_server by itself: give [module] a command that starts it"
-                .to_owned(),
-        );
-    }
     if module.preset == Some(Preset::Python) {
         return Some(
             "this agent does not make Python environments (preset = \"python\"): name an interpreter in [module] command"
                 .to_owned(),
         );
-    }
-    if spec.manifest.transform.is_some() {
-        return Some("this agent does not run [transform]: fold it into the module".to_owned());
     }
     None
 }

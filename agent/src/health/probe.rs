@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use hyper::{Request, Response, header};
+use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
@@ -26,29 +26,61 @@ pub async fn probe(
     timeout: Duration,
 ) -> Result<(), String> {
     let asked = async {
-        let stream = TcpStream::connect(address)
-            .await
-            .map_err(|error| match error.kind() {
-                std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-                _ => format!("cannot connect: {error}"),
-            })?;
+        let stream = connect(address).await?;
         match check {
             HealthCheck::Tcp => Ok(()),
-            HealthCheck::Http(path) => http(stream, protocol, address, path).await,
+            HealthCheck::Http(path) => {
+                let (status, _) = get(stream, protocol, address, path, MOST).await?;
+                match status.is_success() {
+                    true => Ok(()),
+                    false => Err(format!("GET {path} answered {status}")),
+                }
+            }
             HealthCheck::Grpc => grpc(stream).await,
         }
     };
+    within(timeout, asked).await
+}
+
+/// Gets a path once; the body up to `most` bytes, and nothing of it if it is longer.
+pub async fn fetch(
+    address: SocketAddr,
+    path: &str,
+    most: usize,
+    timeout: Duration,
+) -> Result<(StatusCode, Bytes), String> {
+    let asked = async {
+        let stream = connect(address).await?;
+        get(stream, Protocol::Http1, address, path, most).await
+    };
+    within(timeout, asked).await
+}
+
+async fn within<T>(
+    timeout: Duration,
+    asked: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
     tokio::time::timeout(timeout, asked)
         .await
         .unwrap_or_else(|_| Err(format!("no answer within {timeout:?}")))
 }
 
-async fn http(
+async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
+    TcpStream::connect(address)
+        .await
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+            _ => format!("cannot connect: {error}"),
+        })
+}
+
+async fn get(
     stream: TcpStream,
     protocol: Protocol,
     address: SocketAddr,
     path: &str,
-) -> Result<(), String> {
+    most: usize,
+) -> Result<(StatusCode, Bytes), String> {
     let failed = |error: hyper::Error| format!("GET {path}: {}", crate::chain(&error));
     let request = Request::get(match protocol {
         Protocol::Http1 => path.to_owned(),
@@ -75,12 +107,7 @@ async fn http(
         Protocol::H2c => h2(stream, request).await.map_err(failed)?,
     };
     let status = response.status();
-    drain(response).await;
-    if status.is_success() {
-        Ok(())
-    } else {
-        Err(format!("GET {path} answered {status}"))
-    }
+    Ok((status, body(response, most).await))
 }
 
 async fn h2(
@@ -93,8 +120,8 @@ async fn h2(
     sender.send_request(request).await
 }
 
-async fn drain(response: Response<Incoming>) -> Bytes {
-    let body = Limited::new(response.into_body(), MOST);
+async fn body(response: Response<Incoming>, most: usize) -> Bytes {
+    let body = Limited::new(response.into_body(), most);
     body.collect()
         .await
         .map(|body| body.to_bytes())

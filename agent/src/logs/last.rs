@@ -11,6 +11,11 @@ const LONGEST: usize = 400;
 /// The last `count` lines of a log folder, whatever stream they came from; what cannot be read is not shown.
 /// Reads the newest two segments at most (the newest may have just begun).
 pub fn last_lines(logs: &Path, count: usize) -> Vec<String> {
+    last_lines_up_to(logs, count, LONGEST)
+}
+
+/// As [`last_lines`], with so much of each line.
+pub fn last_lines_up_to(logs: &Path, count: usize, longest: usize) -> Vec<String> {
     let Ok(list) = segments(logs) else {
         return Vec::new();
     };
@@ -30,7 +35,7 @@ pub fn last_lines(logs: &Path, count: usize) -> Vec<String> {
                 let begun = partial
                     .entry((frame.stream.to_byte(), frame.process))
                     .or_default();
-                let room = LONGEST.saturating_sub(begun.len());
+                let room = longest.saturating_sub(begun.len());
                 begun.extend_from_slice(&frame.payload[..frame.payload.len().min(room)]);
                 if frame.is_partial() {
                     continue;

@@ -8,6 +8,7 @@
 mod custom;
 mod environment;
 mod layout;
+pub mod metrics;
 mod python;
 pub mod tf_serving;
 mod transform;

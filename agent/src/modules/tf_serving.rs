@@ -6,6 +6,7 @@
 
 mod config;
 mod textproto;
+pub mod words;
 
 use std::path::PathBuf;
 

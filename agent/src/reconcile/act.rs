@@ -1,7 +1,6 @@
 //! From a plan's actions to deeds. Each is tried for itself; what fails becomes news.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use berth_agent_plan::{Action, Cause, Package, Run};
 use berth_model::digest::PackageDigest;
@@ -9,12 +8,10 @@ use berth_model::id::InstanceId;
 use berth_model::instance::InstanceSpec;
 use berth_model::time::Monotonic;
 
-use super::{Event, Reconciler, Running};
+use super::Reconciler;
 use crate::clock;
-use crate::health;
 use crate::logs::Command;
 use crate::packages::Wanted;
-use crate::runtime::Handle;
 
 impl Reconciler {
     pub(super) async fn act(&mut self, action: Action) {
@@ -138,60 +135,5 @@ impl Reconciler {
                 self.ship(Command::Drain(id.clone()));
             }
         }
-    }
-
-    /// Watches a start that runs: for its end, and its health.
-    pub(super) fn watch(&mut self, id: &InstanceId, handle: Handle) {
-        let (events, start) = (self.parts.events.0.clone(), handle.start);
-        let (ended, instance) = (self.parts.runtimes.ended(&handle), id.clone());
-        let waiting = tokio::spawn(async move {
-            let end = ended.await;
-            // If nobody listens any more, the agent is ending.
-            let _ = events
-                .send(Event::Ended {
-                    id: instance,
-                    start,
-                    end,
-                })
-                .await;
-        });
-        let running = Running {
-            handle,
-            ended: waiting.abort_handle(),
-            health: None,
-        };
-        self.running.insert(id.clone(), running);
-        self.publish_running();
-        self.watch_health(id);
-    }
-
-    /// Begins the health checks of a start that runs, if it is known what to check.
-    pub(super) fn watch_health(&mut self, id: &InstanceId) {
-        let Some(spec) = self.spec(id) else { return };
-        let (health, protocol) = (spec.manifest.health.clone(), spec.manifest.module.protocol);
-        let port = self
-            .local
-            .get(id)
-            .filter(|l| l.up().is_some_and(|up| up.stop.is_none()));
-        let Some(port) = port.and_then(|local| local.port) else {
-            return;
-        };
-        let Some(running) = self.running.get_mut(id) else {
-            return;
-        };
-        let Ok(runtime) = self.parts.runtimes.get(running.handle.runtime) else {
-            return;
-        };
-        let watch = health::Watch {
-            id: id.clone(),
-            handle: running.handle.clone(),
-            runtime: runtime.clone(),
-            check: health.check,
-            protocol,
-            address: (self.parts.settings.address, port).into(),
-            interval: health.interval.0.max(Duration::from_millis(10)),
-        };
-        let task = tokio::spawn(watch.run(self.parts.events.0.clone()));
-        running.health = Some(task.abort_handle());
     }
 }

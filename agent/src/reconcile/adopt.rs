@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use berth_agent_plan::{Local, Run};
+use berth_agent_plan::{End, Local, Run};
 use berth_model::id::InstanceId;
 use berth_model::instance::Reason;
 use berth_model::time::Monotonic;
@@ -10,7 +10,7 @@ use berth_shim::spec::{ProcessSpec, Spec};
 use berth_shim::state::State;
 
 use super::Reconciler;
-use super::hear::{HEALTHY_FILE, end_of, tail_of};
+use super::hear::{HEALTHY_FILE, tail_of};
 use crate::clock;
 use crate::logs::{Command, Key};
 use crate::modules::{MODULE, TRANSFORM};
@@ -93,6 +93,11 @@ impl Reconciler {
             Err(error) => return self.leave_alone(id, start, &error.to_string()),
         };
         let now = clock::now();
+        let meaning = match &adopted {
+            Adopted::Ended(end) | Adopted::Lost(end) => self.end_of(id, &dir, end),
+            // Of no account: it has not ended.
+            Adopted::Running(_) | Adopted::Nothing => End::Rebooted,
+        };
         let Some(local) = self.local.get_mut(id) else {
             return;
         };
@@ -120,7 +125,7 @@ impl Reconciler {
             Adopted::Ended(end) | Adopted::Lost(end) => {
                 local.launched(None, false, now);
                 local.last_lines = tail_of(&dir, &end);
-                local.end(id, end_of(&end), now, &self.parts.settings);
+                local.end(id, meaning, now, &self.parts.settings);
                 let reason = local
                     .ended
                     .as_ref()

@@ -1,6 +1,7 @@
 //! From news to what is so.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use berth_agent_plan::{Check, End, Local, Package, Run, refusal};
 use berth_model::digest::PackageDigest;
@@ -14,7 +15,8 @@ use super::{Event, Reconciler};
 use crate::clock;
 use crate::ledger::Refused;
 use crate::logs::{Command, Key, last_lines};
-use crate::modules::needs_module_port;
+use crate::modules::tf_serving::words;
+use crate::modules::{is_tf_serving, needs_module_port};
 use crate::packages::PackageNews;
 use crate::runtime::{EndReason, EndState, Handle};
 
@@ -190,17 +192,28 @@ impl Reconciler {
         }));
         self.progress(|progress| progress.end = Some(end.clone()));
         let lines = tail(&running.handle, end);
+        let meaning = self.end_of(id, &running.handle.dir, end);
         let Some(local) = self.local.get_mut(id) else {
             return;
         };
         local.last_lines = lines;
-        local.end(id, end_of(end), clock::now(), &self.parts.settings);
+        local.end(id, meaning, clock::now(), &self.parts.settings);
         let reason = local
             .ended
             .as_ref()
             .map(ToString::to_string)
             .unwrap_or_default();
         tracing::info!(instance = %id, start, reason, "ended");
+    }
+
+    /// What an end means for what comes next, in the words of the model server if it said why.
+    pub(super) fn end_of(&self, id: &InstanceId, dir: &Path, end: &EndState) -> End {
+        match end_of(end) {
+            End::ByItself(reason) if self.spec(id).is_some_and(is_tf_serving) => {
+                End::ByItself(words::of_end(reason, dir))
+            }
+            other => other,
+        }
     }
 
     fn checked(&mut self, id: &InstanceId, start: u32, check: Check) {
@@ -250,7 +263,7 @@ pub(super) fn tail(handle: &Handle, end: &EndState) -> Vec<String> {
 }
 
 /// The last lines in a start folder; if the log has none, what its state says.
-pub(super) fn tail_of(dir: &std::path::Path, end: &EndState) -> Vec<String> {
+pub(super) fn tail_of(dir: &Path, end: &EndState) -> Vec<String> {
     let lines = last_lines(&dir.join(LOGS_DIR), LAST_LINES);
     if !lines.is_empty() {
         return lines;
@@ -261,7 +274,7 @@ pub(super) fn tail_of(dir: &std::path::Path, end: &EndState) -> Vec<String> {
 }
 
 /// What an end means for what comes next.
-pub(super) fn end_of(end: &EndState) -> End {
+fn end_of(end: &EndState) -> End {
     match &end.reason {
         EndReason::NodeRestarted => End::Rebooted,
         reason @ (EndReason::Stopped | EndReason::KilledAfterGrace) => End::Stopped(reason.into()),

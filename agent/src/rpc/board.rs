@@ -28,6 +28,10 @@ struct Inner {
     accepted: Option<Order>,
     statuses: BTreeMap<InstanceId, InstanceStatus>,
     running: BTreeMap<InstanceId, Handle>,
+    /// What modules said last of themselves.
+    metrics: BTreeMap<InstanceId, Said>,
+    /// How many texts have been put there.
+    said: u64,
     /// Changed and not sent.
     dirty: BTreeSet<InstanceId>,
     /// Sent, by number of the report, and not acknowledged.
@@ -39,6 +43,14 @@ struct Inner {
     facts: Facts,
     /// The facts changed and the coordinator does not have them; the number of the report that told them.
     facts_due: Option<Option<u64>>,
+}
+
+/// What a module said of itself for Prometheus.
+#[derive(Debug)]
+struct Said {
+    text: String,
+    /// Since when it waits to be sent, as a number of its own; none: it was sent.
+    waits: Option<u64>,
 }
 
 /// One report.
@@ -131,7 +143,43 @@ impl Board {
 
     /// What runs, for statistics.
     pub fn running(&self, running: BTreeMap<InstanceId, Handle>) {
-        self.lock().running = running;
+        let mut inner = self.lock();
+        inner.metrics.retain(|id, _| running.contains_key(id));
+        inner.running = running;
+    }
+
+    /// What a module that runs says of itself for Prometheus.
+    pub fn metrics(&self, id: &InstanceId, text: String) {
+        let mut inner = self.lock();
+        if inner.running.contains_key(id) {
+            inner.said += 1;
+            let known = inner.metrics.get(id).and_then(|said| said.waits);
+            let waits = known.or(Some(inner.said));
+            inner.metrics.insert(id.clone(), Said { text, waits });
+        }
+    }
+
+    /// What modules said since they were asked last: so many that it is about `most` bytes in all, the others the
+    /// next time.
+    pub fn fresh_metrics(&self, most: usize) -> BTreeMap<InstanceId, String> {
+        let mut inner = self.lock();
+        let mut waiting: Vec<_> = inner
+            .metrics
+            .iter_mut()
+            .filter(|(_, said)| said.waits.is_some())
+            .collect();
+        waiting.sort_by_key(|(_, said)| said.waits);
+        let mut bytes = 0;
+        let mut fresh = BTreeMap::new();
+        for (id, said) in waiting {
+            if bytes >= most {
+                break;
+            }
+            bytes += said.text.len();
+            said.waits = None;
+            fresh.insert(id.clone(), said.text.clone());
+        }
+        fresh
     }
 
     /// What runs.
@@ -145,6 +193,10 @@ impl Board {
         inner.dirty.clear();
         inner.sent.clear();
         inner.facts_due = None;
+        inner
+            .metrics
+            .values_mut()
+            .for_each(|said| said.waits = said.waits.or(Some(0)));
         inner.forgotten.values_mut().for_each(|seq| *seq = None);
         if self.insists {
             // A hello is not acknowledged: what it tells is reported again.
@@ -275,6 +327,38 @@ mod tests {
             (report.seq, report.statuses[0].phase),
             (2, Phase::Unhealthy)
         );
+    }
+
+    #[test]
+    fn metrics_are_sent_once_each_in_its_turn_and_anew_to_a_new_session() {
+        let board = Board::default();
+        let handle = |name: &str| Handle {
+            dir: "/d".into(),
+            instance: name.to_owned(),
+            runtime: berth_model::node::RuntimeKind::Process,
+            start: 1,
+            boot_id: String::new(),
+            supervisor: berth_shim::state::ProcessIdentity {
+                pid: 1,
+                start_ticks: 1,
+            },
+        };
+        let names = ["a.1.0.1", "b.1.0.1"];
+        board.running(names.map(|name| (id(name), handle(name))).into());
+        board.metrics(&id("gone.1.0.1"), "x 1".to_owned());
+        board.metrics(&id("b.1.0.1"), "b 1".to_owned());
+        board.metrics(&id("a.1.0.1"), "a 1".to_owned());
+        // It keeps its turn with what it says later.
+        board.metrics(&id("b.1.0.1"), "b 2".to_owned());
+        let go = |most| -> Vec<String> { board.fresh_metrics(most).into_values().collect() };
+        assert_eq!(go(1), ["b 2"]);
+        assert_eq!(go(1), ["a 1"]);
+        assert!(go(99).is_empty());
+        board.begin();
+        assert_eq!(go(99), ["a 1", "b 2"]);
+        board.running(BTreeMap::new());
+        board.begin();
+        assert!(go(99).is_empty());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use berth_model::id::InstanceId;
 use berth_model::instance::InstanceSpec;
 use berth_model::route::Order;
 use berth_proto::v1;
@@ -30,6 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A report that is not acknowledged for so long is sent again.
 const REPEAT: Duration = Duration::from_secs(10);
+
+/// About how much of modules' metrics goes with one heartbeat: far less than a message may have.
+const METRICS: usize = 1 << 20;
 
 /// What a session needs.
 pub struct Session {
@@ -213,7 +217,13 @@ impl Session {
                 }
                 () = self.board.changed() => {}
                 _ = heartbeat.tick() => {
-                    let statistics = collector.collect(self.board.handles()).await;
+                    let mut statistics = collector.collect(self.board.handles()).await;
+                    let mut metrics = self.board.fresh_metrics(METRICS);
+                    for instance in &mut statistics.instances {
+                        let id = instance.id.parse().ok();
+                        let said = id.and_then(|id: InstanceId| metrics.remove(&id));
+                        instance.metrics = said.unwrap_or_default();
+                    }
                     wire.send(Up::Statistics(statistics)).await?;
                     self.repeat(&mut unacknowledged);
                 }

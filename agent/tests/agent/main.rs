@@ -12,6 +12,7 @@ mod ends;
 mod enrol;
 mod lifecycle;
 mod module;
+mod modules;
 mod node;
 mod pod;
 mod ship;

@@ -70,10 +70,15 @@ impl Drop for Node {
 
 impl Node {
     pub(crate) fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With further lines in its configuration.
+    pub(crate) fn with(further: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = format!(
             "shim = {:?}\nport_range = {:?}\nkind = \"virtual\"\nexclusive = false\nlog_budget = \"8MiB\"\n\
-             log_segment = \"16KiB\"\n",
+             log_segment = \"16KiB\"\n{further}",
             shim(),
             port_range()
         );
@@ -83,7 +88,12 @@ impl Node {
 
     /// Joined to a coordinator, not running.
     pub(crate) fn joined(coordinator: &Coordinator) -> Self {
-        let node = Self::new();
+        Self::joined_with(coordinator, "")
+    }
+
+    /// As [`Node::joined`], with further lines in its configuration.
+    pub(crate) fn joined_with(coordinator: &Coordinator, further: &str) -> Self {
+        let node = Self::with(further);
         let output = node.join(&coordinator.endpoint(), &coordinator.token());
         assert!(
             output.status.success(),
@@ -191,8 +201,32 @@ impl Package {
             module::command()
         );
         std::fs::write(source.join("berth.toml"), manifest).unwrap();
+        Self::of(coordinator, &source)
+    }
+
+    /// A package of the test's own files: path and content, a program if it begins with `#!`.
+    pub(crate) fn with(coordinator: &Coordinator, files: &[(&str, &str)]) -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        for (path, content) in files {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, content).unwrap();
+            let mode = if content.starts_with("#!") {
+                0o755
+            } else {
+                0o644
+            };
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        }
+        Self::of(coordinator, dir.path())
+    }
+
+    /// The package in a folder.
+    pub(crate) fn of(coordinator: &Coordinator, source: &Path) -> Self {
+        let dir = tempfile::tempdir().unwrap();
         let archive = dir.path().join("web.tar.zst");
-        let summary = berth_package::build(&source, &archive).unwrap();
+        let summary = berth_package::build(source, &archive).unwrap();
         let bytes = std::fs::read(&archive).unwrap();
         coordinator.with(|state| {
             state

@@ -11,6 +11,7 @@ mod section;
 mod sections;
 mod serving;
 pub mod suggest;
+mod tfserving;
 mod types;
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use toml::de::DeTable;
 
 use super::error::{ManifestErrors, Sink};
 use super::section::Section;
-use super::{Manifest, sections, serving};
+use super::{Manifest, sections, serving, tfserving};
 
 /// The manifest's name in a package.
 pub const FILE_NAME: &str = "berth.toml";
@@ -56,9 +56,9 @@ fn manifest(root: &Section<'_, '_>) -> Option<Manifest> {
     let module = serving::module(root);
     let kind = module.as_ref().map(|module| module.kind);
     let model = sections::model(root, kind);
-    let tf_serving = serving::tf_serving(root, kind);
+    let tf_serving = tfserving::tf_serving(root, kind);
     let transform = serving::transform(root);
-    let health = serving::health(root);
+    let health = serving::health(root, module.as_ref());
     let job = serving::job(root);
     let resources = sections::resources(root);
     let egress = sections::network(root);

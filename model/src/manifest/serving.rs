@@ -1,24 +1,12 @@
 //! The sections about what is started and how its health is known.
 
-use super::convert::{
-    boolean, checked, json, just_true, list, map, parsed, string, strings, whole, word,
-};
+use super::convert::{checked, just_true, list, map, parsed, string, whole, word};
 use super::rules::{self, JOB_VARIABLES, TRANSFORM_VARIABLES};
 use super::section::{Field, Section};
 use super::sections::positive;
 use super::{
-    Health, HealthCheck, Job, Module, ModuleKind, Preset, Protocol, TfServing, Transform,
-    default_stop_grace,
+    Health, HealthCheck, Job, Module, ModuleKind, Preset, Protocol, Transform, default_stop_grace,
 };
-
-/// Flags of TensorFlow Serving that Berth sets itself.
-const OWN_FLAGS: [&str; 5] = [
-    "--port",
-    "--rest_api_port",
-    "--model_name",
-    "--model_base_path",
-    "--model_config_file",
-];
 
 /// `[module]`.
 pub(super) fn module(root: &Section<'_, '_>) -> Option<Module> {
@@ -83,6 +71,12 @@ fn startable(section: &Section<'_, '_>, kind: ModuleKind) -> Option<()> {
         ModuleKind::TfServing if section.has("preset") => {
             section.fail(Some("preset"), "a preset is only for kind = \"custom\"")
         }
+        // With a command of its own it is like a custom module.
+        ModuleKind::TfServing if section.has("command") => Some(()),
+        ModuleKind::TfServing if section.has("predict_path") => section.fail(
+            Some("predict_path"),
+            "TensorFlow Serving has its own paths; leave it out",
+        ),
         _ => Some(()),
     }
 }
@@ -97,47 +91,6 @@ fn command(field: Field<'_, '_>, further: &[&str]) -> Option<Vec<String>> {
         Some(_) => Some(words),
         None => field.fail("the command is empty: write a program and its arguments"),
     }
-}
-
-/// `[tf-serving]`.
-pub(super) fn tf_serving(
-    root: &Section<'_, '_>,
-    kind: Option<ModuleKind>,
-) -> Option<Option<TfServing>> {
-    let known = ["batching", "extra_flags", "warmup"];
-    let Some(section) = root.section("tf-serving", "[tf-serving]", &known)? else {
-        return Some(None);
-    };
-    let fits = match kind {
-        Some(ModuleKind::Custom) => section.fail(
-            None,
-            "this section is only for a [module] of kind = \"tf-serving\"",
-        ),
-        _ => Some(()),
-    };
-    let batching = section.or("batching", Default::default(), |field| {
-        map(field, rules::label_key, json)
-    });
-    let extra_flags = section.or("extra_flags", Vec::new(), |field| {
-        let flags = strings(field.inner(field.value))?;
-        for flag in &flags {
-            let name = flag.split('=').next().unwrap_or_default();
-            if !name.starts_with("--") {
-                return field.fail(&format!("{flag:?} is no flag: write \"--name=value\""));
-            }
-            if OWN_FLAGS.contains(&name) {
-                return field.fail(&format!("{name} is set by Berth; leave it out"));
-            }
-        }
-        Some(flags)
-    });
-    let warmup = section.or("warmup", true, boolean);
-    fits?;
-    Some(Some(TfServing {
-        batching: batching?,
-        extra_flags: extra_flags?,
-        warmup: warmup?,
-    }))
 }
 
 /// `[transform]`.
@@ -178,7 +131,7 @@ pub(super) fn job(root: &Section<'_, '_>) -> Option<Option<Job>> {
 }
 
 /// `[health]`: at most one of `http`, `grpc` and `tcp`; none means `tcp`.
-pub(super) fn health(root: &Section<'_, '_>) -> Option<Health> {
+pub(super) fn health(root: &Section<'_, '_>, module: Option<&Module>) -> Option<Health> {
     let known = [
         "http",
         "grpc",
@@ -210,7 +163,18 @@ pub(super) fn health(root: &Section<'_, '_>) -> Option<Health> {
     let unhealthy_after = section.or("unhealthy_after", default.unhealthy_after, |field| {
         whole(field, 1)
     });
+    let berths_own = module
+        .is_some_and(|module| module.kind == ModuleKind::TfServing && module.command.is_empty());
+    let asked = match section.has("grpc") && berths_own {
+        true => section.fail(
+            Some("grpc"),
+            "TensorFlow Serving's gRPC is on a unix socket, and Berth asks it for its model's state by itself: leave \
+             grpc out",
+        ),
+        false => Some(()),
+    };
     single?;
+    asked?;
     let check = match (http?, grpc?, tcp?) {
         (Some(path), _, _) => HealthCheck::Http(path),
         (None, Some(()), _) => HealthCheck::Grpc,

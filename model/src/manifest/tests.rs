@@ -251,6 +251,73 @@ fn paths_and_environment_are_checked() {
 }
 
 #[test]
+fn what_tf_serving_is_told_is_checked() {
+    let served = LEAST.replace("\"custom\"\ncommand = [\"./s\"]", "\"tf-serving\"");
+    let with = |text: &str| format!("{served}[tf-serving]\n{text}\n");
+    let good = with(
+        "batching = { max_batch_size = 128, batch_timeout_micros = 0, num_batch_threads = 2, \
+         allowed_batch_sizes = [8, 128], pad_variable_length_inputs = true, thread_pool_name = \"a \\\"b\" }\n\
+         extra_flags = [\"--grpc_max_threads=3\", \"--a_flag_of_a_later_day=1\"]\nwarmup = false",
+    );
+    let said = parse(&good, "x").unwrap().tf_serving.unwrap();
+    assert_eq!(
+        said.batching["allowed_batch_sizes"],
+        serde_json::json!([8, 128])
+    );
+    assert_eq!(said.batching["thread_pool_name"], "a \"b");
+    assert!(!said.warmup && parse(&with(""), "x").unwrap().tf_serving.unwrap().warmup);
+    let cases = [
+        (
+            "batching = { max_bach_size = 1 }",
+            "no batching parameter \"max_bach_size\"; did you mean \"max_batch_size\"?",
+        ),
+        (
+            "batching = { max_batch_size = \"8\" }",
+            "expected a whole number, found a string",
+        ),
+        ("batching = { max_batch_size = -8 }", "from 0 up"),
+        (
+            "batching = { allowed_batch_sizes = 8 }",
+            "an array of whole numbers",
+        ),
+        ("batching = { allowed_batch_sizes = [8, 4] }", "must grow"),
+        (
+            "batching = { max_batch_size = 9, allowed_batch_sizes = [8] }",
+            "must be max_batch_size, which is 9",
+        ),
+        (
+            "batching = { pad_variable_length_inputs = 1 }",
+            "true or false",
+        ),
+        ("batching = 3", "expected a table"),
+        ("extra_flags = [\"--port=1\"]", "--port is set by Berth"),
+        ("extra_flags = [\"--enable_batching\"]", "set by Berth"),
+        ("extra_flags = [\"port=1\"]", "is no flag"),
+        (
+            "extra_flags = [\"--grpc_max_thread=1\"]",
+            "did you mean \"grpc_max_threads\"?",
+        ),
+        (
+            "extra_flags = [\"--rest_api_prot=1\"]",
+            "did you mean \"rest_api_port\"?",
+        ),
+    ];
+    for (text, wanted) in cases {
+        let found = errors(&with(text));
+        assert_eq!(found.len(), 1, "{text}: {found:#?}");
+        assert!(found[0].contains(wanted), "{text}: {found:#?}");
+    }
+    let elsewhere = [
+        ("predict_path = \"/x\"", "has its own paths"),
+        ("[health]\ngrpc = true", "leave grpc out"),
+    ];
+    for (text, wanted) in elsewhere {
+        let found = errors(&format!("{served}{text}\n"));
+        assert!(found.len() == 1 && found[0].contains(wanted), "{found:#?}");
+    }
+}
+
+#[test]
 fn a_flood_of_errors_is_cut_and_depth_is_bounded() {
     let flood: String = (0..5000).map(|n| format!("k{n} = 1\n")).collect();
     let found = errors(&flood);

@@ -43,6 +43,8 @@ pub(crate) struct State {
     pub(crate) acks: Vec<v1::DesiredAck>,
     pub(crate) pongs: Vec<u64>,
     pub(crate) statistics: u32,
+    /// What modules said last of themselves.
+    pub(crate) metrics: BTreeMap<String, String>,
     pub(crate) refusal: Option<v1::Refusal>,
     pub(crate) blobs: BTreeMap<String, Vec<u8>>,
     /// Offsets at which fetches began.
@@ -89,6 +91,7 @@ impl Coordinator {
             acks: Vec::new(),
             pongs: Vec::new(),
             statistics: 0,
+            metrics: BTreeMap::new(),
             refusal: None,
             blobs: BTreeMap::new(),
             fetches: Vec::new(),

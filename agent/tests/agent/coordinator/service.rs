@@ -210,7 +210,14 @@ fn hear(
             }
             send(Down::StatusAck(v1::StatusAck { seq: report.seq }));
         }
-        Up::Statistics(_) => state.statistics += 1,
+        Up::Statistics(statistics) => {
+            state.statistics += 1;
+            let said = statistics.instances.into_iter();
+            let said = said.filter(|instance| !instance.metrics.is_empty());
+            state
+                .metrics
+                .extend(said.map(|instance| (instance.id, instance.metrics)));
+        }
         Up::DesiredAck(ack) => state.acks.push(ack),
         Up::Pong(pong) => state.pongs.push(pong.nonce),
     }
