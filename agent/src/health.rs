@@ -174,6 +174,8 @@ impl Watch {
         };
         match self.look(look).await?.ok()? {
             (PortOwner::Other { pid }, _) => Some(Check::Failed(Reason::PortTaken { port, pid })),
+            // Its gRPC may have a port of its own, and opens before REST.
+            (PortOwner::Nobody, _) if target.model_status.is_some() => None,
             (PortOwner::Nobody, mut found) => {
                 found.retain(|found| !expected.contains(found));
                 (!found.is_empty()).then_some(Check::Failed(Reason::WrongPort {
