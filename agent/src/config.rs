@@ -39,6 +39,10 @@ pub struct Config {
     pub log_segment: Bytes,
     /// `tensorflow_model_server`: the program; none: the one on PATH.
     pub model_server: Option<PathBuf>,
+    /// `driver`: the `berth-driver` binary; none: beside this executable, then on PATH.
+    pub driver: Option<PathBuf>,
+    /// `max_output`: the largest output of a job's task.
+    pub max_output: Bytes,
     /// `unused_packages`: how many unpacked packages are kept that no instance uses.
     pub unused_packages: usize,
     /// `[docker]`: the Docker runtime.
@@ -59,6 +63,8 @@ impl Default for Config {
             log_budget: Bytes(64 << 20),
             log_segment: Bytes(1 << 20),
             model_server: None,
+            driver: None,
+            max_output: Bytes(10 << 30),
             unused_packages: 3,
             docker: DockerConfig::default(),
         }
@@ -68,7 +74,7 @@ impl Default for Config {
 /// Where the configuration is if nothing else is said.
 pub const DEFAULT_FILE: &str = "/etc/berth/agent.toml";
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 15] = [
     "endpoint",
     "data_dir",
     "shim",
@@ -80,6 +86,8 @@ const KEYS: [&str; 13] = [
     "log_budget",
     "log_segment",
     "tensorflow_model_server",
+    "driver",
+    "max_output",
     "unused_packages",
     "docker",
 ];
@@ -130,6 +138,8 @@ impl Config {
             log_budget: reader.parsed("log_budget").unwrap_or(default.log_budget),
             log_segment: reader.parsed("log_segment").unwrap_or(default.log_segment),
             model_server: reader.text("tensorflow_model_server").map(PathBuf::from),
+            driver: reader.text("driver").map(PathBuf::from),
+            max_output: reader.parsed("max_output").unwrap_or(default.max_output),
             unused_packages: reader
                 .take("unused_packages", "a number", |value| {
                     value.as_integer()?.try_into().ok()

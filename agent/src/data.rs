@@ -102,6 +102,11 @@ impl DataDir {
         self.root.join("s").join(name)
     }
 
+    /// The archive of a task's output folder, until it is uploaded.
+    pub fn output_archive(&self, id: &InstanceId) -> PathBuf {
+        self.instance(id).join("output.tar.zst")
+    }
+
     /// One of its starts.
     pub fn start(&self, id: &InstanceId, start: u32) -> PathBuf {
         self.instance(id).join("starts").join(start.to_string())

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 
 use berth_model::id::InstanceId;
 use berth_model::instance::{InstanceSpec, Reason};
+use berth_model::job::TaskOutput;
 use berth_model::route::Order;
+use berth_model::time::Monotonic;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -56,6 +58,19 @@ pub struct Lease {
     pub streak: u32,
     /// Why its last start ended, as known at the next.
     pub ended: Option<Reason>,
+    /// What must survive of a task.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskLease>,
+}
+
+/// What must survive of a task.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TaskLease {
+    /// When it has run too long, in this boot.
+    pub deadline: Option<Monotonic>,
+    /// Its output, once that is on the coordinator's disk.
+    pub output: Option<TaskOutput>,
 }
 
 /// The ports of one instance.

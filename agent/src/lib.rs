@@ -2,7 +2,7 @@
 //!
 //! One task ([`reconcile`]) owns all that is so of the node's instances; it plans with
 //! `berth-agent-plan` and executes. Around it: the session with the coordinator ([`rpc`]), the shipping of
-//! logs ([`logs`]), health checks ([`health`]) and the fetching of packages ([`packages`]), which tell it
+//! logs ([`logs`]), health checks ([`health`]) the fetching of packages ([`packages`]), which tell it
 //! what they learn. Nothing in it needs the coordinator to be there.
 #![forbid(unsafe_code)]
 
@@ -26,6 +26,7 @@ pub mod rpc;
 pub mod run;
 pub mod runtime;
 pub mod stop;
+pub mod tasks;
 pub mod tools;
 
 #[cfg(test)]

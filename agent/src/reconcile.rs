@@ -6,6 +6,7 @@ mod hear;
 mod launch;
 mod ports;
 mod progress;
+mod task;
 mod watching;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ use crate::packages::{PackageNews, Packages};
 use crate::ports::PortRange;
 use crate::rpc::board::Board;
 use crate::runtime::{EndState, Handle, Runtimes};
+use crate::tasks::{TaskNews, Tasks};
 
 pub use progress::{Progress, ProgressSender};
 
@@ -80,6 +82,13 @@ pub enum Event {
         /// What.
         check: Check,
     },
+    /// A task's input or output made progress.
+    Task {
+        /// Which task.
+        id: InstanceId,
+        /// How.
+        news: TaskNews,
+    },
     /// The logs of all starts of an instance are on the coordinator's disk.
     LogsShipped {
         /// Which instance.
@@ -119,6 +128,10 @@ pub struct Parts {
     pub runtimes: Arc<Runtimes>,
     /// Packages on this node.
     pub packages: Packages,
+    /// Inputs and outputs of tasks.
+    pub tasks: Tasks,
+    /// Berth's batch driver, if one is configured.
+    pub driver: Option<PathBuf>,
     /// The shipper of logs.
     pub shipper: mpsc::UnboundedSender<logs::Command>,
     /// Where it is told how far the only instance is, of an agent that ends with it.

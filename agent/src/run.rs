@@ -22,6 +22,7 @@ use crate::rpc::board::Board;
 use crate::rpc::connect::{ConnectError, normalize};
 use crate::rpc::session::Session;
 use crate::runtime::{RuntimeError, Runtimes};
+use crate::tasks::Tasks;
 
 /// Why an agent cannot work, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -175,7 +176,9 @@ impl Agent {
             data: data.clone(),
             ledger: role.ledger,
             runtimes: runtimes.clone(),
-            packages: Packages::open(data, &archives, connected, events.clone()),
+            packages: Packages::open(data, &archives, connected.clone(), events.clone()),
+            tasks: Tasks::new(data.clone(), config.max_output.0, connected, events.clone()),
+            driver: config.driver.clone(),
             shipper,
             progress: role.progress,
             inside: role.inside,

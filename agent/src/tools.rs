@@ -40,6 +40,32 @@ pub fn model_server(configured: Option<&Path>) -> Result<PathBuf, String> {
     }
 }
 
+/// Berth's batch driver: the configured program, else the one beside this one, else the one on PATH. An
+/// error says what to do.
+pub fn driver(configured: Option<&Path>) -> Result<PathBuf, String> {
+    const NAME: &str = "berth-driver";
+    if let Some(path) = configured {
+        return match executable(path) {
+            true => Ok(path.to_owned()),
+            false => Err(format!(
+                "agent.toml names {} as driver, which is no program that can be executed",
+                path.display()
+            )),
+        };
+    }
+    let own = std::env::current_exe().ok();
+    let beside = own.and_then(|exe| Some(exe.parent()?.join(NAME)));
+    beside
+        .filter(|path| executable(path))
+        .or_else(|| on_path(NAME))
+        .ok_or_else(|| {
+            format!(
+                "{NAME} is neither beside berth-agent nor on PATH: install it there, set driver in agent.toml, or \
+                 give the package's [job] a command of its own"
+            )
+        })
+}
+
 /// The system's Python.
 pub fn python() -> Option<PathBuf> {
     on_path("python3")

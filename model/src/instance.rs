@@ -203,6 +203,11 @@ pub enum Reason {
         /// The deadline in milliseconds.
         after_ms: u64,
     },
+    /// A task's input cannot be had.
+    Input {
+        /// What is wrong with it, and what to do.
+        error: String,
+    },
     /// A task ended well, and what it left as its output cannot be used.
     Output {
         /// What is wrong with it, and what to do.
@@ -286,6 +291,7 @@ impl std::fmt::Display for Reason {
                     Span::millis(*after_ms)
                 )
             }
+            Self::Input { error } => write!(f, "input: {error}"),
             Self::Output { error } => write!(f, "output: {error}"),
             Self::Completed => f.write_str("completed"),
             Self::StopRequested => f.write_str("stopped as requested"),

@@ -10,6 +10,7 @@ mod local;
 mod planner;
 mod settings;
 mod status;
+mod task;
 
 #[cfg(test)]
 mod pods;
@@ -18,9 +19,12 @@ mod properties;
 #[cfg(test)]
 mod scripts;
 #[cfg(test)]
+mod tasks;
+#[cfg(test)]
 mod testing;
 
 pub use local::{Cause, Check, End, Local, Package, Run, Up};
 pub use planner::{Action, Plan, plan};
 pub use settings::Settings;
 pub use status::{Status, refusal};
+pub use task::{Input, Stage, Task};

@@ -8,6 +8,7 @@ use berth_model::instance::Reason;
 use berth_model::time::Monotonic;
 
 use crate::settings::Settings;
+use crate::task::Task;
 
 /// What is so of one instance.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -36,6 +37,8 @@ pub struct Local {
     pub last_lines: Vec<String>,
     /// The logs of all its starts are on the coordinator's disk (told only of what has ended).
     pub logs_shipped: bool,
+    /// Set for a task of a job.
+    pub task: Option<Task>,
 }
 
 /// An instance's package on this node.
@@ -172,7 +175,8 @@ impl Local {
         self.run = Run::Up(Up {
             since: now,
             pid,
-            passing: healthy.then_some(now),
+            // A task is not checked: that it runs is all there is to know.
+            passing: (healthy || self.task.is_some()).then_some(now),
             failures: 0,
             trouble: None,
             hopeless: false,
@@ -188,6 +192,9 @@ impl Local {
         now: Monotonic,
         settings: &Settings,
     ) {
+        if self.task.is_some() {
+            return self.conclude(reason);
+        }
         self.down_after(id, reason, now, settings);
     }
 
@@ -240,6 +247,9 @@ impl Local {
             .up()
             .and_then(|up| up.stop.as_ref())
             .map(|stop| stop.cause.clone());
+        if self.task.is_some() {
+            return self.task_ended(cause, end, now);
+        }
         match (cause, end) {
             (_, End::Rebooted) => self.down(Reason::Rebooted),
             (Some(Cause::Broken(reason)), _) => self.down_after(id, reason, now, settings),

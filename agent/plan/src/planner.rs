@@ -10,6 +10,7 @@ use berth_model::time::Monotonic;
 use crate::local::{Cause, Local, Package, Run, Up};
 use crate::settings::Settings;
 use crate::status::{Hold, Status, is_over, refusal, status};
+use crate::task::{Input, Stage, Task, UNBEGUN, exceeded};
 
 /// What to do now, what to report, and when to look again.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -36,6 +37,21 @@ pub enum Action {
         id: InstanceId,
         /// Number of the start.
         start: u32,
+    },
+    /// Fetch the task's input.
+    Fetch {
+        /// Whose.
+        id: InstanceId,
+    },
+    /// Upload the task's output.
+    Upload {
+        /// Whose.
+        id: InstanceId,
+    },
+    /// Call off the fetching of the task's input, or the upload of its output.
+    Abandon {
+        /// Whose.
+        id: InstanceId,
     },
     /// Begin its ordered stop.
     Stop {
@@ -116,6 +132,7 @@ fn turn<'a>(
             .into_iter()
             .flatten()
             .filter(|(_, spec)| spec.intent == Intent::Run && refusal(spec).is_none())
+            .filter(|(id, _)| !local.get(*id).is_some_and(Local::is_over))
             .map(|(id, _)| id)
     };
     wanted()
@@ -135,17 +152,22 @@ struct One<'a> {
     wake: &'a mut Option<Monotonic>,
 }
 
-impl One<'_> {
+impl<'a> One<'a> {
     fn plan(&mut self, hold: Hold<'_>) -> Status {
         // Before the first desired set nobody has said that anything is not wanted.
         let wanted = !self.settings.ending
             && self
                 .spec
                 .map_or(!self.known, |spec| spec.intent == Intent::Run)
-            && !is_over(hold, self.local, self.settings);
+            && (self.task().is_some() || !is_over(hold, self.local, self.settings));
         match &self.local.run {
             Run::Up(up) => self.up(up, wanted),
             Run::Launching => {}
+            Run::Down { .. } if !wanted && self.local.is_busy() => {
+                self.actions.push(Action::Abandon {
+                    id: self.id.clone(),
+                });
+            }
             Run::Down { .. } if !wanted => {
                 if self.spec.is_none() && (self.local.logs_shipped || self.local.start == 0) {
                     self.actions.push(Action::Forget {
@@ -153,13 +175,19 @@ impl One<'_> {
                     });
                 }
             }
-            Run::Down { not_before, .. } => {
-                if self.spec.is_some() {
-                    self.down(*not_before, hold);
-                }
-            }
+            Run::Down { not_before, .. } => match (self.spec, self.task()) {
+                (None, _) => {}
+                (Some(_), Some(task)) => self.task_down(task, hold),
+                (Some(_), None) => self.down(*not_before, hold),
+            },
         }
         status(self.spec, wanted, hold, self.local, self.now, self.settings)
+    }
+
+    /// What is so of it as a task, if it is one.
+    fn task(&self) -> Option<&'a Task> {
+        let told = self.spec.is_some_and(|spec| spec.task.is_some());
+        self.local.task.as_ref().or(told.then_some(&UNBEGUN))
     }
 
     fn up(&mut self, up: &Up, wanted: bool) {
@@ -179,6 +207,13 @@ impl One<'_> {
         if up.hopeless {
             let reason = up.trouble.clone().unwrap_or(Reason::Unknown);
             return self.stop(Cause::Broken(reason));
+        }
+        if let Some(task) = self.task() {
+            return match task.deadline {
+                Some(at) if at <= self.now => self.stop(Cause::Broken(exceeded(task))),
+                Some(at) => self.wake_at(at),
+                None => {}
+            };
         }
         let Some(spec) = self.spec else { return };
         let health = &spec.manifest.health;
@@ -238,6 +273,28 @@ impl One<'_> {
                 }),
             },
         }
+    }
+
+    /// A task that does not run, and is wanted.
+    fn task_down(&mut self, task: &Task, hold: Hold<'_>) {
+        let id = || self.id.clone();
+        let mut actions = Vec::new();
+        match &task.stage {
+            Stage::Ended => actions.push(Action::Upload { id: id() }),
+            Stage::Open if self.local.start == 0 && !matches!(hold, Hold::Refused(_)) => {
+                if self.local.package == Package::Unknown {
+                    actions.push(Action::Prepare { id: id() });
+                }
+                if task.input == Input::Unknown {
+                    actions.push(Action::Fetch { id: id() });
+                }
+                if self.local.is_prepared(task) && hold == Hold::None {
+                    actions.push(Action::Launch { id: id(), start: 1 });
+                }
+            }
+            Stage::Open | Stage::Uploading { .. } | Stage::Over { .. } => {}
+        }
+        self.actions.append(&mut actions);
     }
 
     fn stop(&mut self, cause: Cause) {

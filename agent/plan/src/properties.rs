@@ -196,6 +196,9 @@ impl Node {
                 local.stopping(cause.clone(), *kill);
             }
             Action::Kill { id } => self.local.get_mut(id).unwrap().killed(),
+            Action::Fetch { .. } | Action::Upload { .. } | Action::Abandon { .. } => {
+                panic!("these are no tasks: {action:?}")
+            }
             Action::Forget { id } => {
                 assert!(!self.desired.contains_key(id));
                 let local = self.local.remove(id).unwrap();

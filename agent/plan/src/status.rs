@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 
 use berth_model::digest::PackageDigest;
 use berth_model::instance::{InstanceSpec, Phase, Reason};
-use berth_model::manifest::Preset;
+use berth_model::job::TaskOutput;
+use berth_model::manifest::{Preset, Protocol};
 use berth_model::node::RuntimeKind;
 use berth_model::time::Monotonic;
 
 use crate::local::{Local, Package, Run, Up};
 use crate::settings::Settings;
+use crate::task::{Input, Stage, Task, UNBEGUN};
 
 /// What is reported of an instance: an `InstanceStatus` without its identity and wall-clock time.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -30,6 +32,8 @@ pub struct Status {
     pub pid: Option<u32>,
     /// The package it runs.
     pub digest: Option<PackageDigest>,
+    /// What a task that did all of its work left on the coordinator's disk.
+    pub output: Option<TaskOutput>,
 }
 
 /// What holds an instance up that is wanted and not running.
@@ -46,6 +50,17 @@ pub(crate) enum Hold<'a> {
 /// Why this agent cannot run an instance at all, if so.
 pub fn refusal(spec: &InstanceSpec) -> Option<String> {
     let module = &spec.manifest.module;
+    let driven = spec
+        .manifest
+        .job
+        .as_ref()
+        .is_none_or(|job| job.command.is_empty());
+    if spec.task.is_some() && driven && module.protocol == Protocol::H2c {
+        return Some(
+            "Berth's batch driver speaks HTTP/1.1, and the module h2c: give [job] a command of its own"
+                .to_owned(),
+        );
+    }
     if spec.runtime == RuntimeKind::Docker {
         // What a container needs is in its image; whether Docker is here is found out at each start.
         return None;
@@ -88,20 +103,27 @@ pub(crate) fn status(
         digest: local.digest.or(spec.map(|spec| spec.digest)),
         reason: local.ended.clone(),
         last_lines: local.last_lines.clone(),
+        output: local.output().cloned(),
         ..Status::default()
     };
+    let told = spec.is_some_and(|spec| spec.task.is_some());
     match &local.run {
         Run::Up(up) => running(&mut status, up, spec, local, now, settings),
         Run::Launching => {
             status.phase = Phase::Starting;
             status.address = address(local, settings);
         }
+        Run::Down { .. } if !wanted && local.uploads() => status.phase = Phase::Stopping,
         Run::Down { .. } if !wanted => {
             if settings.once && local.start == 0 {
                 // Why it never was started.
                 waiting(&mut status, hold, local);
             }
             status.phase = Phase::Stopped;
+        }
+        Run::Down { .. } if local.task.is_some() || told => {
+            let task = local.task.as_ref().unwrap_or(&UNBEGUN);
+            task_down(&mut status, task, hold, local);
         }
         Run::Down { not_before, .. } => {
             waiting(&mut status, hold, local);
@@ -114,8 +136,10 @@ pub(crate) fn status(
 }
 
 fn address(local: &Local, settings: &Settings) -> Option<SocketAddr> {
+    // A task is reached by nobody.
     local
         .port
+        .filter(|_| local.task.is_none())
         .map(|port| SocketAddr::new(settings.address, port))
 }
 
@@ -152,6 +176,32 @@ fn running(
     // The reason of a restart stays to be seen until the instance has proved itself again.
     if now.since(passing) >= settings.restart_reset {
         status.reason = None;
+    }
+}
+
+/// A task that does not run, and is wanted.
+fn task_down(status: &mut Status, task: &Task, hold: Hold<'_>, local: &Local) {
+    match &task.stage {
+        Stage::Over { .. } => status.phase = Phase::Stopped,
+        // Its processes are gone; its output is not yet where it belongs.
+        Stage::Ended => (status.phase, status.reason) = (Phase::Stopping, None),
+        Stage::Uploading { trouble } => {
+            (status.phase, status.reason) = (Phase::Stopping, trouble.clone());
+        }
+        Stage::Open => {
+            waiting(status, hold, local);
+            match (hold, &task.input) {
+                // The coordinator finds another place, or says why there is none.
+                (Hold::Refused(_), _) => status.phase = Phase::Stopped,
+                (Hold::None, Input::Fetching { trouble }) => {
+                    status.phase = Phase::Preparing;
+                    if trouble.is_some() {
+                        status.reason.clone_from(trouble);
+                    }
+                }
+                _ => {}
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod custom;
 mod environment;
+mod job;
 mod layout;
 pub mod metrics;
 mod python;
@@ -23,6 +24,7 @@ use berth_model::instance::InstanceSpec;
 use berth_model::manifest::{ModuleKind, Preset};
 use berth_shim::spec::{LogSpec, ProcessSpec, SPEC_VERSION, Spec};
 
+pub use job::{INPUT, OUTPUT};
 pub use layout::Item;
 
 /// Name of the module's process in logs, states and reasons.
@@ -53,6 +55,8 @@ pub struct Place<'a> {
     pub venv: Option<&'a Path>,
     /// `tensorflow_model_server`: a path, or a name to be looked up in PATH.
     pub model_server: &'a str,
+    /// Berth's batch driver, where [`needs_driver`].
+    pub driver: &'a str,
     /// Where TensorFlow Serving listens for gRPC.
     pub grpc: Grpc<'a>,
     /// Limits of its log on disk.
@@ -89,7 +93,7 @@ pub enum PlanError {
 
 /// Whether the module gets a port of its own, as predictions go to its transform.
 pub fn needs_module_port(spec: &InstanceSpec) -> bool {
-    spec.manifest.transform.is_some()
+    spec.manifest.transform.is_some() && (spec.task.is_none() || needs_driver(spec))
 }
 
 /// Whether Berth itself says how TensorFlow Serving is started. One that a manifest starts by a command of its own is
@@ -104,6 +108,11 @@ pub fn needs_venv(spec: &InstanceSpec) -> bool {
     spec.manifest.module.preset == Some(Preset::Python)
 }
 
+/// Whether Berth's batch driver runs beside its module: it is a task, and its package has no command for that.
+pub fn needs_driver(spec: &InstanceSpec) -> bool {
+    spec.task.is_some() && job::own_command(spec).is_none()
+}
+
 /// The path of the module's predictions, as in `/v1/models/NAME:predict` or `/invocations`.
 pub fn prediction_path(spec: &InstanceSpec) -> String {
     match &spec.manifest.module.predict_path {
@@ -114,6 +123,12 @@ pub fn prediction_path(spec: &InstanceSpec) -> String {
 
 /// What to start, and with what around it.
 pub fn launch_plan(spec: &InstanceSpec, place: &Place<'_>) -> Result<LaunchPlan, PlanError> {
+    if let Some(process) = job::command(spec, place) {
+        return Ok(LaunchPlan {
+            spec: shim_spec(spec, place, vec![process]),
+            layout: Vec::new(),
+        });
+    }
     let at = module_address(spec, place)?;
     let mut layout = Vec::new();
     let module = if is_tf_serving(spec) {
@@ -126,7 +141,9 @@ pub fn launch_plan(spec: &InstanceSpec, place: &Place<'_>) -> Result<LaunchPlan,
     if let Some(transform) = &spec.manifest.transform {
         processes.push(transform::process(spec, place, transform, at));
     }
-    // A task's processes go here (`spec.task`): `[job] command` instead of the module, or the driver beside it.
+    if let Some(task) = &spec.task {
+        job::drive(spec, task, place, at, &mut processes);
+    }
     Ok(LaunchPlan {
         spec: shim_spec(spec, place, processes),
         layout,

@@ -18,6 +18,7 @@ pub(crate) fn place(package: &Path) -> Place<'_> {
         work: Path::new("/w"),
         venv: Some(Path::new("/venvs/x")),
         model_server: "/opt/tensorflow_model_server",
+        driver: "/opt/berth-driver",
         grpc: Grpc::Socket(Path::new("/d/s/1.sock")),
         log: LogSpec::default(),
         path: Some("/bin"),

@@ -35,12 +35,16 @@ pub(super) fn process(
 }
 
 /// Where predictions of the module at an address are posted. Every address is dialled at loopback.
-fn predictor_url(spec: &InstanceSpec, at: Address) -> String {
+pub(super) fn predictor_url(spec: &InstanceSpec, at: Address) -> String {
+    format!("http://{}{}", dialled(at), prediction_path(spec))
+}
+
+/// Where a process of the same instance is dialled.
+pub(super) fn dialled(at: Address) -> SocketAddr {
     let host: IpAddr = match at.host {
         IpAddr::V4(host) if host.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(host) if host.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         host => host,
     };
-    let address = SocketAddr::new(host, at.port);
-    format!("http://{address}{}", prediction_path(spec))
+    SocketAddr::new(host, at.port)
 }

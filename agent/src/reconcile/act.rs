@@ -25,6 +25,9 @@ impl Reconciler {
                     }
                 }
             }
+            Action::Fetch { id } => self.fetch(&id),
+            Action::Upload { id } => self.upload(&id),
+            Action::Abandon { id } => self.abandon(&id),
             Action::Stop { id, cause, kill } => self.stop(&id, cause, kill),
             Action::Kill { id } => self.kill(&id),
             Action::Forget { id } => self.forget(&id).await,
@@ -95,6 +98,7 @@ impl Reconciler {
 
     async fn forget(&mut self, id: &InstanceId) {
         self.ship(Command::Drop(id.clone()));
+        self.parts.tasks.cancel(id);
         // Most instances have none.
         let _ = std::fs::remove_file(self.parts.data.socket(id));
         let folder = self.parts.data.instance(id);

@@ -9,8 +9,8 @@ use berth_model::time::Monotonic;
 use berth_shim::spec::{ProcessSpec, Spec};
 use berth_shim::state::State;
 
-use super::Reconciler;
 use super::hear::{HEALTHY_FILE, tail_of};
+use super::{Reconciler, task};
 use crate::clock;
 use crate::logs::{Command, Key};
 use crate::modules::{MODULE, TRANSFORM};
@@ -54,7 +54,8 @@ impl Reconciler {
             start: lease.start,
             restarts: lease.restarts,
             streak: lease.streak,
-            ended: lease.ended,
+            ended: lease.ended.clone(),
+            task: task::known(spec, &lease),
             ..Local::default()
         };
         self.local.insert(id.clone(), local);
@@ -68,6 +69,7 @@ impl Reconciler {
             // Only the newest can run; earlier ones wait for their logs to be shipped.
             self.adopt_start(id, *start).await;
         }
+        self.adopt_task(id, lease.task);
         if let Some(newest) = starts.last() {
             self.ship(Command::Supersede(Key {
                 id: id.clone(),
@@ -134,6 +136,10 @@ impl Reconciler {
                 tracing::info!(instance = %id, start, reason, "ended while no agent was there");
             }
             Adopted::Nothing => {
+                if local.task.is_some() {
+                    // Called off before anything ran: it is yet to be started.
+                    local.start = start.saturating_sub(1);
+                }
                 if let Err(error) = crate::files::remove_dir(&dir) {
                     tracing::warn!(
                         error = crate::chain(&error),

@@ -11,7 +11,7 @@ use berth_model::route::Order;
 use berth_shim::state::LOGS_DIR;
 
 use super::ports::Chooser;
-use super::{Event, Reconciler};
+use super::{Event, Reconciler, task};
 use crate::clock;
 use crate::ledger::Refused;
 use crate::logs::{Command, Key, last_lines};
@@ -40,6 +40,7 @@ impl Reconciler {
                 let _ = reply.send(taken);
             }
             Event::Package { digest, news } => self.package(digest, &news),
+            Event::Task { id, news } => self.task(&id, news).await,
             Event::Launched { id, start, result } => self.launched(&id, start, result),
             Event::Ended { id, start, end } => self.ended(&id, start, &end),
             Event::Check { id, start, check } => self.checked(&id, start, check),
@@ -99,6 +100,7 @@ impl Reconciler {
         for (id, spec) in self.parts.ledger.desired().into_iter().flatten() {
             let local = self.local.entry(id.clone()).or_default();
             local.digest = Some(spec.digest);
+            task::tell(local, spec);
             let lease = self.parts.ledger.leases().get(id);
             local.port = local.port.or_else(|| lease.and_then(|lease| lease.port));
             let module_port = lease.and_then(|lease| lease.module_port);
@@ -125,6 +127,11 @@ impl Reconciler {
             .filter(|local| local.digest == Some(digest));
         for local in waiting {
             if !matches!(local.package, Package::Preparing { .. }) {
+                continue;
+            }
+            if let PackageNews::Failed { reason, .. } = news
+                && task::without_package(local, reason.clone())
+            {
                 continue;
             }
             local.package = match news {

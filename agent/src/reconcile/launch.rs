@@ -8,8 +8,9 @@ use berth_model::id::InstanceId;
 use berth_model::instance::{InstanceSpec, Reason};
 
 use super::{Event, Reconciler};
+use crate::clock;
 use crate::ledger::Ports;
-use crate::modules::{Grpc, LaunchPlan, Place, is_tf_serving, launch_plan};
+use crate::modules::{Grpc, LaunchPlan, Place, is_tf_serving, launch_plan, needs_driver};
 use crate::runtime::{Launch, Runtime};
 use crate::tools;
 
@@ -25,9 +26,18 @@ impl Reconciler {
             .spec(id)
             .ok_or_else(|| node("it is not in the desired set"))?
             .clone();
+        // A package that is gone is no end of a task's one start, which has not begun.
+        if spec.task.is_some()
+            && !self.parts.packages.is_ready(spec.digest)
+            && let Some(local) = self.local.get_mut(id)
+        {
+            local.package = Package::Unknown;
+            return Ok(());
+        }
         // Begun before anything can fail, so that a failure waits its back-off and is a start that ended.
         if let Some(local) = self.local.get_mut(id) {
             local.launching(start);
+            local.runs_from(clock::now());
             local.grace = Some(spec.manifest.module.stop_grace.0);
         }
         if !self.parts.packages.is_ready(spec.digest) {
@@ -66,6 +76,10 @@ impl Reconciler {
             true => self.model_server()?,
             false => String::new(),
         };
+        let driver = match needs_driver(spec) {
+            true => self.driver()?,
+            false => String::new(),
+        };
         let socket = self.parts.data.socket(&spec.id);
         let grpc = match &self.parts.inside {
             Some(inside) => Grpc::Port(inside.grpc),
@@ -86,6 +100,7 @@ impl Reconciler {
             work: &self.parts.data.work(&spec.id),
             venv: None,
             model_server: &model_server,
+            driver: &driver,
             grpc,
             log: self.parts.log,
             path: path.as_deref(),
@@ -104,6 +119,13 @@ impl Reconciler {
     /// TensorFlow Serving on this node. Looked for at each start: it may have been installed meanwhile.
     fn model_server(&self) -> Result<String, Reason> {
         tools::model_server(self.parts.model_server.as_deref())
+            .map(|path| path.to_string_lossy().into_owned())
+            .map_err(node)
+    }
+
+    /// Berth's batch driver.
+    fn driver(&self) -> Result<String, Reason> {
+        tools::driver(self.parts.driver.as_deref())
             .map(|path| path.to_string_lossy().into_owned())
             .map_err(node)
     }

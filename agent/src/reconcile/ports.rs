@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use berth_model::id::InstanceId;
 use berth_model::instance::{InstanceSpec, Reason};
 
-use super::Reconciler;
+use super::{Reconciler, task};
 use crate::ledger::Ports;
 use crate::modules::{MODULE_HOST, needs_module_port};
 use crate::ports::{NoPort, PortRange, choose, ephemeral_range, is_free};
@@ -87,16 +87,18 @@ impl Reconciler {
         ports: Ports,
     ) -> Result<(), Reason> {
         let known = self.parts.ledger.leases().get(id);
-        if start == 1 && known.is_some_and(|lease| lease.holds(ports)) {
+        let local = self.local.get(id).cloned().unwrap_or_default();
+        // That a task's only start begins is never forgotten, whatever happens.
+        if start == 1 && local.task.is_none() && known.is_some_and(|lease| lease.holds(ports)) {
             return Ok(());
         }
-        let local = self.local.get(id).cloned().unwrap_or_default();
         let change = |leases: &mut std::collections::BTreeMap<_, crate::ledger::Lease>| {
             let lease = leases.entry(id.clone()).or_default();
             lease.give(ports);
             lease.start = lease.start.max(start);
             lease.restarts = local.restarts;
             lease.streak = local.streak;
+            lease.task = task::lease(&local);
             lease.ended = local.ended;
         };
         self.parts

@@ -44,7 +44,10 @@ impl Reconciler {
 
     /// Begins the health checks of a start that runs, if it is known what to check.
     pub(super) fn watch_health(&mut self, id: &InstanceId) {
-        let Some(spec) = self.spec(id) else { return };
+        // A task is not checked: whether its module is ready is the driver's business.
+        let Some(spec) = self.spec(id).filter(|spec| spec.task.is_none()) else {
+            return;
+        };
         let local = self
             .local
             .get(id)

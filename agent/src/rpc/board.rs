@@ -100,7 +100,7 @@ impl Board {
                 pid: status.pid,
                 since: same.map_or(wall, |old| old.since),
                 digest: status.digest,
-                output: None,
+                output: status.output,
             };
             if old != Some(&new) {
                 // An instance that came back after it was forgotten is not forgotten.

@@ -16,4 +16,5 @@ mod modules;
 mod node;
 mod pod;
 mod ship;
+mod tasks;
 mod wait;

@@ -14,31 +14,30 @@ use berth_package::Summary;
 use crate::coordinator::Coordinator;
 use crate::module::{self, MODE};
 
-/// The shim beside the agent, built if it is not there.
+/// The shim that the agents of the tests use.
 pub(crate) fn shim() -> PathBuf {
-    if let Some(shim) = std::env::var_os("BERTH_SHIM") {
-        return shim.into();
+    match std::env::var_os("BERTH_SHIM") {
+        Some(shim) => shim.into(),
+        None => beside("berth-shim"),
     }
+}
+
+/// A program beside the agent, built if it is not there.
+fn beside(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_BIN_EXE_berth-agent"))
         .parent()
         .unwrap();
-    let shim = folder.join("berth-shim");
-    if !shim.exists() {
+    let program = folder.join(name);
+    if !program.exists() {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let built = Command::new(cargo)
-            .args([
-                "build",
-                "--quiet",
-                "--package",
-                "berth-shim",
-                "--target-dir",
-            ])
+            .args(["build", "--quiet", "--package", name, "--target-dir"])
             .arg(folder.parent().unwrap())
             .status()
             .unwrap();
         assert!(built.success());
     }
-    shim
+    program
 }
 
 /// A range of ports that no other test process uses: found by taking one that is free, below those of
@@ -77,9 +76,10 @@ impl Node {
     pub(crate) fn with(further: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = format!(
-            "shim = {:?}\nport_range = {:?}\nkind = \"virtual\"\nexclusive = false\nlog_budget = \"8MiB\"\n\
-             log_segment = \"16KiB\"\n{further}",
+            "shim = {:?}\ndriver = {:?}\nmax_output = \"4MiB\"\nport_range = {:?}\nkind = \"virtual\"\n\
+             exclusive = false\nlog_budget = \"8MiB\"\nlog_segment = \"16KiB\"\n{further}",
             shim(),
+            beside("berth-driver"),
             port_range()
         );
         std::fs::write(dir.path().join("agent.toml"), config).unwrap();

@@ -35,7 +35,36 @@ pub fn build_with_progress(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary, PackageError> {
     let manifest = read_manifest(dir)?;
-    let sources = walk(dir, Limits::default())?;
+    let (index, packed) = write(dir, out, Limits::default(), progress, |index| {
+        Ok(check::names(&manifest, index)?)
+    })?;
+    Ok(check::inspection(Contents { index, manifest }, packed.blob, packed.bytes).summary)
+}
+
+/// A folder that was packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packed {
+    /// BLAKE3 of the archive's bytes.
+    pub blob: BlobDigest,
+    /// The archive's length.
+    pub bytes: u64,
+}
+
+/// Packs any folder, without a manifest, under the rules and in the format of packages: the same content
+/// gives the same archive, and no link leads out of it. `out` appears complete or not at all.
+pub fn pack_folder(dir: &Path, out: &Path, limits: Limits) -> Result<Packed, PackageError> {
+    write(dir, out, limits, &mut |_, _| {}, |_| Ok(())).map(|(_, packed)| packed)
+}
+
+/// Packs a folder; `accept` has the last word before the archive appears.
+fn write(
+    dir: &Path,
+    out: &Path,
+    limits: Limits,
+    progress: &mut dyn FnMut(u64, u64),
+    accept: impl FnOnce(&Index) -> Result<(), PackageError>,
+) -> Result<(Index, Packed), PackageError> {
+    let sources = walk(dir, limits)?;
     let temp = TempFile::beside(dir, out)?;
     let doing = format!("write {}", out.display());
     let file = File::create(&temp.0).map_err(PackageError::io(doing.as_str()))?;
@@ -55,11 +84,12 @@ pub fn build_with_progress(
         .inner
         .flush()
         .map_err(PackageError::io(doing.as_str()))?;
-    check::names(&manifest, &index)?;
-    // Not synced: until it is pushed, an archive can be built again, and `verify` tells.
+    accept(&index)?;
+    // Not synced: it can be made again, and its digest tells whether it is whole.
     fs::rename(&temp.0, out).map_err(PackageError::io(doing.as_str()))?;
-    let archive = BlobDigest::from_bytes(*hashed.hasher.finalize().as_bytes());
-    Ok(check::inspection(Contents { index, manifest }, archive, hashed.bytes).summary)
+    let blob = BlobDigest::from_bytes(*hashed.hasher.finalize().as_bytes());
+    let bytes = hashed.bytes;
+    Ok((index, Packed { blob, bytes }))
 }
 
 fn read_manifest(dir: &Path) -> Result<Manifest, PackageError> {

@@ -34,7 +34,7 @@ mod store;
 mod tree;
 mod walk;
 
-pub use build::{build, build_with_progress};
+pub use build::{Packed, build, build_with_progress, pack_folder};
 pub use check::{Inspection, Summary, inspect, verify, verify_reader};
 pub use chunk::{CHUNK_AVERAGE, CHUNK_MAX, CHUNK_MIN};
 pub use error::{PackageError, Refused, UnpackError};

@@ -51,6 +51,16 @@ pub(crate) struct State {
     pub(crate) fetches: Vec<u64>,
     /// A fetch breaks off after so many bytes.
     pub(crate) fetch_limit: Option<usize>,
+    /// First byte and length of every fetch.
+    pub(crate) ranges: Vec<(u64, u64)>,
+    /// Every output that was taken: task, blob, bytes.
+    pub(crate) outputs: Vec<(String, String, Vec<u8>)>,
+    /// An upload breaks off after so many bytes.
+    pub(crate) output_limit: Option<usize>,
+    /// Outputs are not taken, and why.
+    pub(crate) output_refusal: Option<String>,
+    /// The next output is taken, and the answer lost.
+    pub(crate) lose_answer: bool,
     /// A log call breaks off after so many batches.
     pub(crate) ship_limit: Option<u32>,
     pub(crate) mirrors: BTreeMap<(String, u32, String), Mirror>,
@@ -96,6 +106,11 @@ impl Coordinator {
             blobs: BTreeMap::new(),
             fetches: Vec::new(),
             fetch_limit: None,
+            ranges: Vec::new(),
+            outputs: Vec::new(),
+            output_limit: None,
+            output_refusal: None,
+            lose_answer: false,
             ship_limit: None,
             mirrors: BTreeMap::new(),
             logs: tempfile::tempdir().unwrap(),
