@@ -14,6 +14,8 @@ use crate::error::Error;
 use crate::meter::Meter;
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// A connection that is silent for longer is dead: a watch is ended by the API server before.
+const READ_WITHIN: Duration = Duration::from_secs(75);
 
 /// A client, and the address that it talks to.
 pub(crate) async fn client(
@@ -29,6 +31,7 @@ pub(crate) async fn client(
     };
     config.default_namespace.clone_from(&cluster.namespace);
     config.connect_timeout = Some(CONNECT_WITHIN);
+    config.read_timeout = Some(READ_WITHIN);
     // One place decides about trying again: `api`.
     config.default_retry = false;
     let server = config.cluster_url.to_string();

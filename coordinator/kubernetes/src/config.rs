@@ -78,7 +78,7 @@ pub enum Access {
 /// The images that Pods are made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Images {
-    /// Berth's own: `berth-agent` and `berth-shim`, statically linked.
+    /// Berth's own, as `cargo xtask image` makes it.
     pub berth: String,
     /// For modules with `preset = "python"` that name no image.
     pub python: String,
@@ -102,7 +102,7 @@ impl Images {
 impl Default for Images {
     fn default() -> Self {
         Self {
-            berth: concat!("berth:", env!("CARGO_PKG_VERSION")).to_owned(),
+            berth: concat!("berth-pod:", env!("CARGO_PKG_VERSION")).to_owned(),
             python: "python:3.12-slim".to_owned(),
             tf_serving: "tensorflow/serving:2.19.0".to_owned(),
             binary: "debian:12-slim".to_owned(),

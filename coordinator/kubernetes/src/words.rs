@@ -61,6 +61,12 @@ pub(crate) fn from_status(asked: &Asked, status: &Status) -> Error {
             what: asked.what.clone(),
         },
         429 => Error::Throttled { server, words },
+        // Two creates at a time counted towards the same quota.
+        409 if status.reason == "Conflict" => Error::Server {
+            server,
+            code: 409,
+            words,
+        },
         code if code >= 500 => Error::Server {
             server,
             code,

@@ -194,9 +194,9 @@ proptest! {
             match step {
                 Step::Create(n) => {
                     let name = format!("berth-{n}");
-                    if !jobs.contains_key(&name) {
-                        let new = job(&name, &format!("uid-{at}"));
-                        jobs.insert(name, new.clone());
+                    let new = job(&name, &format!("uid-{at}"));
+                    if let std::collections::btree_map::Entry::Vacant(free) = jobs.entry(name) {
+                        free.insert(new.clone());
                         cache.created(new.clone());
                         cache.jobs(Event::Apply(new));
                     }

@@ -163,10 +163,12 @@ fn ending(pod: &Pod, process: &str, end: &ContainerStateTerminated) -> Ending {
     let limit = memory_limit(pod, &process);
     let word = end.reason.as_deref().unwrap_or_default();
     // A container that the kernel killed for its memory is sometimes shown as one that failed by itself with
-    // 137; nobody else sends SIGKILL to one that is not being stopped.
+    // 137; who else kills one that nobody stops?
     let killed = code == 137 && limit.is_some();
+    let said = said(&words);
     let reason = match word {
         _ if by_deletion(pod, end) => deleted(pod),
+        _ if said.is_some() && code != 0 => said.unwrap_or(Reason::Unknown),
         "OOMKilled" => Reason::OutOfMemory {
             process,
             limit,
@@ -194,6 +196,27 @@ fn ending(pod: &Pod, process: &str, end: &ContainerStateTerminated) -> Ending {
         exit_code: Some(code),
         last_lines: lines[lines.len().saturating_sub(LAST_LINES)..].to_vec(),
     }
+}
+
+/// The agent in the Pod leaves its reason as the first line of the termination message, in [`Reason`]'s own
+/// words. Those that an exit code does not tell are taken from there.
+fn said(words: &str) -> Option<Reason> {
+    let first = words.lines().next()?;
+    let plain = [Reason::KilledAfterGrace, Reason::StopRequested];
+    if let Some(reason) = plain.into_iter().find(|r| r.to_string() == first) {
+        return Some(reason);
+    }
+    // A sentence with its error last: the same sentence around the rest of the line is the same reason.
+    let makers: [fn(String) -> Reason; 3] = [
+        |error| Reason::Package { error },
+        |error| Reason::ModelLoad { error },
+        |error| Reason::Node { error },
+    ];
+    makers.into_iter().find_map(|make| {
+        let before = make(String::new()).to_string();
+        let error = first.strip_prefix(&before)?;
+        (!error.is_empty()).then(|| make(error.to_owned()))
+    })
 }
 
 fn memory_limit(pod: &Pod, container: &str) -> Option<u64> {

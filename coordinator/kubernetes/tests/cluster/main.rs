@@ -11,5 +11,6 @@ mod image;
 mod lifecycle;
 mod proxy;
 mod reasons;
+mod restart;
 mod rights;
 mod world;

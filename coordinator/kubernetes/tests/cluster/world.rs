@@ -45,17 +45,22 @@ fn skip(why: &str) {
     eprint!("skipped: {line}");
 }
 
-fn kubeconfig() -> Option<PathBuf> {
-    if let Ok(path) = std::env::var("BERTH_TEST_KUBECONFIG") {
-        return Some(path.into());
-    }
+/// The folder of the cluster that `tests/platform/kubernetes.sh` has started, if it is up.
+pub(crate) fn run_folder() -> Option<PathBuf> {
     let cache = std::env::var("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|_| std::env::var("HOME").map(|home| Path::new(&home).join(".cache")))
         .ok()?;
     let run = cache.join("berth/k8s/run");
     let up = run.join("pids").exists() && run.join("admin.kubeconfig").exists();
-    up.then(|| run.join("admin.kubeconfig"))
+    up.then_some(run)
+}
+
+fn kubeconfig() -> Option<PathBuf> {
+    match std::env::var("BERTH_TEST_KUBECONFIG") {
+        Ok(path) => Some(path.into()),
+        Err(_) => run_folder().map(|run| run.join("admin.kubeconfig")),
+    }
 }
 
 /// Runs a test in a world of its own, which is removed afterwards, however the test ends.
