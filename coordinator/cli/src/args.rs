@@ -1,5 +1,7 @@
 //! The command line. What is said here is validated and does no I/O; the commands do the rest.
 
+mod job;
+
 use std::path::PathBuf;
 
 use berth_model::id::{NodeName, ServiceName};
@@ -7,6 +9,7 @@ use berth_model::node::RuntimeKind;
 use berth_model::time::Span;
 use clap::{Parser, Subcommand};
 
+pub(crate) use self::job::{Job, JobRun};
 use crate::output::Format;
 
 /// Serve models on the machines you own.
@@ -36,7 +39,10 @@ pub(crate) enum Command {
     Service(Service),
     /// Send a prediction request through the gateway
     Predict(Predict),
-    /// Log lines of a service or an instance
+    /// Inference that runs to its end
+    #[command(subcommand)]
+    Job(Job),
+    /// Log lines of a service, an instance or a job
     Logs(Logs),
     /// The machines
     #[command(subcommand)]
@@ -222,9 +228,9 @@ pub(crate) struct Predict {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Logs {
-    /// A service, or an instance (SERVICE.REVISION.ORDINAL.ATTEMPT)
+    /// A service, a job, or an instance (SERVICE.REVISION.ORDINAL.ATTEMPT)
     pub(crate) subject: String,
-    /// Go on with the lines that come
+    /// Go on with the lines that come; a job's end with the job
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// Only lines of the last so long, as in 10m
@@ -319,6 +325,10 @@ mod tests {
             vec!["berth", "service", "scale", "Web", "2"],
             vec!["berth", "node", "remove", "../x"],
             vec!["berth", "status", "-o", "xml"],
+            vec!["berth", "job", "run"],
+            vec!["berth", "job", "run", "x", "--completions", "0"],
+            vec!["berth", "job", "run", "x", "--deadline", "10"],
+            vec!["berth", "job", "output", "A"],
         ] {
             let error = Args::try_parse_from(&bad).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{bad:?}");

@@ -11,6 +11,7 @@ mod output;
 mod progress;
 mod sse;
 mod table;
+mod upload;
 mod words;
 
 use std::process::ExitCode;

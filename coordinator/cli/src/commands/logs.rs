@@ -17,12 +17,24 @@ use crate::sse::Reader;
 /// Pause before a broken stream is opened again.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// Where lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum To {
+    Stdout,
+    Stderr,
+}
+
 pub(super) async fn run(client: &Client, logs: Logs) -> Result<()> {
+    stream(client, &logs, To::Stdout).await
+}
+
+/// Writes the lines; returns when all that was asked for has come.
+pub(super) async fn stream(client: &Client, logs: &Logs, to: To) -> Result<()> {
     let mut cursor = String::new();
     // Lines that came after the last cursor are sent again when the stream is opened again.
     let mut since_cursor = Vec::new();
     loop {
-        let ended = once(client, &logs, &mut cursor, &mut since_cursor).await;
+        let ended = once(client, logs, to, &mut cursor, &mut since_cursor).await;
         match ended {
             Ok(true) => return Ok(()),
             Err(error) if !logs.follow || error.is::<Problem>() || is_output(&error) => {
@@ -66,6 +78,7 @@ fn query(logs: &Logs, resumed: bool) -> Vec<(&'static str, String)> {
 async fn once(
     client: &Client,
     logs: &Logs,
+    to: To,
     cursor: &mut String,
     since_cursor: &mut Vec<LogLine>,
 ) -> Result<bool> {
@@ -78,7 +91,7 @@ async fn once(
     }
     let mut events = Reader::new(client.send(request).await?);
     let mut seen = std::mem::take(since_cursor);
-    let printer = line::Printer::new(output::colours());
+    let printer = line::Printer::new(to == To::Stdout && output::colours());
     while let Some(event) = events.next().await? {
         match event.name.as_str() {
             "line" => {
@@ -93,7 +106,11 @@ async fn once(
                     seen.swap_remove(at);
                     continue;
                 }
-                write(logs.output, &printer, &record)?;
+                let text = render(logs.output, &printer, &record)?;
+                match to {
+                    To::Stdout => write(&mut std::io::stdout().lock(), &text)?,
+                    To::Stderr => write(&mut std::io::stderr().lock(), &text)?,
+                };
             }
             "problem" => return Err(serde_json::from_str::<Problem>(&event.data)?.into()),
             "end" => return Ok(true),
@@ -103,13 +120,15 @@ async fn once(
     Ok(false)
 }
 
-fn write(format: Format, printer: &line::Printer, record: &LogLine) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    match format {
-        Format::Table => out.write_all(&printer.render(record))?,
-        Format::Json => writeln!(out, "{}", serde_json::to_string(record)?)?,
-        Format::Yaml => write!(out, "---\n{}", serde_norway::to_string(record)?)?,
-    }
-    out.flush()?;
-    Ok(())
+fn render(format: Format, printer: &line::Printer, record: &LogLine) -> Result<Vec<u8>> {
+    Ok(match format {
+        Format::Table => printer.render(record),
+        Format::Json => (serde_json::to_string(record)? + "\n").into_bytes(),
+        Format::Yaml => format!("---\n{}", serde_norway::to_string(record)?).into_bytes(),
+    })
+}
+
+fn write(out: &mut impl Write, text: &[u8]) -> std::io::Result<()> {
+    out.write_all(text)?;
+    out.flush()
 }

@@ -4,6 +4,7 @@ mod completions;
 mod deploy;
 mod down;
 mod events;
+mod job;
 mod logs;
 mod model;
 mod node;
@@ -30,6 +31,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         Command::Deploy(deploy) => return deploy::run(&Client::from_context()?, deploy).await,
         Command::Service(service) => return service::run(&Client::from_context()?, service).await,
         Command::Predict(predict) => return predict::run(&Client::from_context()?, predict).await,
+        Command::Job(job) => return job::run(&Client::from_context()?, job).await,
         Command::Logs(logs) => logs::run(&Client::from_context()?, logs).await?,
         Command::Node(node) => node::run(&Client::from_context()?, node).await?,
         Command::Events(events) => events::run(&Client::from_context()?, events).await?,

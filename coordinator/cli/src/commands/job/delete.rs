@@ -1,0 +1,94 @@
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use berth_model::api::JobView;
+use berth_model::id::JobName;
+use berth_model::problem::Problem;
+use berth_model::time::Span;
+
+use super::one;
+use crate::client::Client;
+use crate::output;
+use crate::progress::note;
+
+/// Pause between looks.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Deletes and waits until the job is gone.
+pub(super) async fn run(client: &Client, job: &JobName, timeout: Span) -> Result<ExitCode> {
+    let before: JobView = client.delete(&format!("/v1/jobs/{job}")).await?;
+    let until = Instant::now() + timeout.0;
+    let mut last = before.running;
+    loop {
+        match one(client, job).await {
+            Ok(view) => {
+                if view.running != last {
+                    note(&format!("{job}: {} tasks still stop", view.running));
+                    last = view.running;
+                }
+                if Instant::now() >= until {
+                    note(&not_gone(&view, timeout));
+                    return Ok(ExitCode::FAILURE);
+                }
+            }
+            Err(error) if is_gone(&error) => break,
+            Err(error) if error.is::<Problem>() => return Err(error),
+            // The coordinator is away: what was asked for still stands.
+            Err(error) if Instant::now() >= until => return Err(error),
+            Err(_) => {}
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    output::line(&removed(&before))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn is_gone(error: &anyhow::Error) -> bool {
+    let problem = error.downcast_ref::<Problem>();
+    problem.is_some_and(|problem| problem.status == 404)
+}
+
+fn count(n: u32, what: &str) -> String {
+    let s = if n == 1 { "" } else { "s" };
+    format!("{n} {what}{s}")
+}
+
+/// What is gone with the job.
+fn removed(before: &JobView) -> String {
+    format!(
+        "{} is gone: {} stopped, {} and its logs removed",
+        before.name,
+        count(before.running, "task"),
+        count(before.done, "output"),
+    )
+}
+
+fn not_gone(view: &JobView, timeout: Span) -> String {
+    let mut text = format!(
+        "error: {} is not gone after {timeout}: {} left",
+        view.name,
+        count(view.running, "task")
+    );
+    for reason in &view.reasons {
+        text.push_str(&format!("\n  {reason}"));
+    }
+    text.push_str(&format!(
+        "\nIt goes on by itself; see `berth job show {}`.",
+        view.name
+    ));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_said_what_was_removed() {
+        assert_eq!(
+            removed(&super::super::show::tests::view()),
+            "score is gone: 1 task stopped, 1 output and its logs removed"
+        );
+    }
+}
