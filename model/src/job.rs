@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{BlobDigest, PackageDigest};
-use crate::id::{InstanceId, JobName, ModelName};
+use crate::id::{ClusterName, InstanceId, JobName, ModelName};
 use crate::node::RuntimeKind;
 use crate::time::{Span, Timestamp};
 
@@ -129,6 +129,9 @@ pub struct JobRecord {
     /// On Kubernetes: which Pod (by its UID) works off which task. A Pod claims once.
     #[serde(default)]
     pub claims: BTreeMap<String, InstanceId>,
+    /// On Kubernetes: the cluster that has its Job; set before the Job is made, cleared when it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterName>,
     /// The Kubernetes Job's UID, once it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,

@@ -26,6 +26,8 @@ pub(crate) fn plan(view: &mut View<'_>) {
                 && seen.stage == Stage::Running
                 && seen.phase == Phase::Stopped
         })
+        // A task runs once; what becomes of its job is planned with it.
+        .filter(|(id, _)| !crate::jobs::is_task(view, id))
         .collect();
     for (id, seen) in ended {
         let (at, failures) = seen.ended.unwrap_or((view.now, 1));

@@ -110,11 +110,7 @@ fn wait_for_node(
     missing: u32,
     rejections: &Rejections,
 ) {
-    let mut rejected: Vec<(u32, String)> = rejections
-        .iter()
-        .map(|(why, n)| (*n, why.to_string()))
-        .collect();
-    rejected.sort_by_key(|(n, _)| Reverse(*n));
+    let rejected = listed(rejections);
     let in_cluster = revision_needs(view, service, revision)
         .is_some_and(|n| n.runtime == RuntimeKind::Kubernetes);
     if in_cluster {
@@ -147,7 +143,15 @@ fn revision_needs<'a>(
     view.desired.needs.get(&(service.name.clone(), revision))
 }
 
-fn advice(rejections: &Rejections) -> String {
+/// How many nodes were rejected for which reason, most first.
+pub(crate) fn listed(rejections: &Rejections) -> Vec<(u32, String)> {
+    let all = rejections.iter().map(|(why, n)| (*n, why.to_string()));
+    let mut rejected: Vec<(u32, String)> = all.collect();
+    rejected.sort_by_key(|(n, _)| Reverse(*n));
+    rejected
+}
+
+pub(crate) fn advice(rejections: &Rejections) -> String {
     let main = rejections
         .iter()
         .max_by_key(|(_, n)| **n)
@@ -203,7 +207,7 @@ fn drop_empty(view: &mut View<'_>, service: &ServiceRecord, targets: &BTreeMap<u
     }
 }
 
-/// Instances of services or revisions that do not exist (after a restore, say) have no purpose.
+/// Instances of services, revisions or jobs that do not exist (after a restore, say) have no purpose.
 pub(crate) fn drain_unwanted(view: &mut View<'_>) {
     let unwanted: Vec<InstanceId> = view
         .instances
@@ -211,6 +215,7 @@ pub(crate) fn drain_unwanted(view: &mut View<'_>) {
         .flatten()
         .filter(|(id, placed)| {
             placed.is_live()
+                && !crate::jobs::is_task(view, id)
                 && !view
                     .desired
                     .services

@@ -171,7 +171,11 @@ impl Fleet {
                 seen.draining_since = Some(now);
                 seen.out_since = Some(order);
             }
-            Action::Stop { id, .. } => self.set_stage(id, Stage::Stopping),
+            Action::Stop { id, .. } | Action::EndTask { id, .. } => {
+                self.set_stage(id, Stage::Stopping);
+            }
+            // Jobs' records are kept beside the fleet.
+            Action::PlaceJob { .. } | Action::ExpireJob { .. } | Action::DropJob { .. } => {}
             Action::LoseInstance { id } => self.set_stage(id, Stage::Lost),
             Action::Forget { id } => {
                 self.observed.instances.remove(id).unwrap();

@@ -1,23 +1,70 @@
 //! What a plan is made from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use berth_model::id::{ClusterName, GatewayName, InstanceId, NodeName, ServiceName, Slot};
+use berth_model::id::{ClusterName, GatewayName, InstanceId, JobName, NodeName, ServiceName, Slot};
 use berth_model::instance::{Phase, Stage};
+use berth_model::job::JobRecord;
 use berth_model::node::RuntimeKind;
 use berth_model::place::Place;
 use berth_model::resources::Resources;
 use berth_model::route::Order;
 use berth_model::service::ServiceRecord;
-use berth_model::time::{Monotonic, Span};
+use berth_model::time::{Monotonic, Span, Timestamp};
 
 /// What users want.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Desired {
     /// The services.
     pub services: BTreeMap<ServiceName, ServiceRecord>,
-    /// What an instance of (service, revision) needs of its node.
+    /// What an instance of (service, revision), or a task of a job of that name, needs of its node.
     pub needs: BTreeMap<(ServiceName, u32), Needs>,
+    /// The jobs.
+    pub jobs: BTreeMap<JobName, JobWanted>,
+}
+
+/// What is wanted of a job, as far as planning goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JobWanted {
+    /// The revision in its tasks' identities.
+    pub revision: u32,
+    /// How many shards there are.
+    pub completions: u32,
+    /// Tasks at a time.
+    pub parallelism: u32,
+    /// Shards whose output is committed.
+    pub done: BTreeSet<u32>,
+    /// It has succeeded or failed: nothing of it shall run.
+    pub over: bool,
+    /// It is to go when nothing of it is left.
+    pub deleting: bool,
+    /// When its deadline is over; never for a Job in a cluster, whose deadline Kubernetes keeps.
+    pub due: Option<Monotonic>,
+    /// Kubernetes makes and counts its tasks: none is created here.
+    pub in_cluster: bool,
+    /// The cluster that has its Job: what is left there goes before its record does.
+    pub cluster: Option<ClusterName>,
+    /// Older jobs are placed first.
+    pub created: Timestamp,
+}
+
+impl JobWanted {
+    /// What a job's record wants, at a time by both clocks.
+    pub fn of(job: &JobRecord, now: Monotonic, wall: Timestamp) -> Self {
+        let due = job.due().filter(|_| job.counts_here());
+        Self {
+            revision: job.revision,
+            completions: job.completions(),
+            parallelism: job.parallelism,
+            done: job.outputs.keys().copied().collect(),
+            over: job.state.is_over(),
+            deleting: job.deleting,
+            due: due.map(|at| Monotonic(now.0.saturating_add(at.0.saturating_sub(wall.0)))),
+            in_cluster: !job.counts_here(),
+            cluster: job.cluster.clone(),
+            created: job.created,
+        }
+    }
 }
 
 /// What an instance needs of its node.

@@ -7,12 +7,14 @@
 //! 2. `clusters`: replacing of what ended by itself in a cluster; holding while one is out of reach;
 //! 3. `stopping`: ordered stopping of what drains, forgetting of what has stopped;
 //! 4. `rollout`: how many instances each revision of a service shall have now;
-//! 5. `fill`: draining what is too much, placing what is missing (`place`).
+//! 5. `fill`: draining what is too much, placing what is missing (`place`);
+//! 6. `jobs`: the next attempts of tasks, the end of what is not wanted any more.
 #![forbid(unsafe_code)]
 
 mod clusters;
 mod fill;
 mod input;
+mod jobs;
 mod nodes;
 mod output;
 mod place;
@@ -27,9 +29,12 @@ mod fleet;
 mod properties;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod work;
 
 pub use input::{
-    ClusterSeen, Desired, GatewaySeen, InstanceSeen, Needs, NodeSeen, Observed, Session, Settings,
+    ClusterSeen, Desired, GatewaySeen, InstanceSeen, JobWanted, Needs, NodeSeen, Observed, Session,
+    Settings,
 };
 pub use output::{Action, Plan, WaitReason, Waiting};
 
@@ -43,6 +48,9 @@ pub fn plan(desired: &Desired, observed: &Observed, now: Monotonic) -> Plan {
         for service in desired.services.keys() {
             view.wait(service, WaitReason::Settling);
         }
+        for job in desired.jobs.keys() {
+            view.wait(&job.into(), WaitReason::Settling);
+        }
         return view.plan;
     }
     nodes::plan(&mut view);
@@ -52,6 +60,7 @@ pub fn plan(desired: &Desired, observed: &Observed, now: Monotonic) -> Plan {
         let targets = rollout::targets(&mut view, service);
         fill::plan(&mut view, service, &targets);
     }
+    jobs::plan(&mut view);
     fill::drain_unwanted(&mut view);
     view.plan
 }

@@ -1,6 +1,6 @@
 //! What a plan says.
 
-use berth_model::id::{GatewayName, InstanceId, NodeName, ServiceName};
+use berth_model::id::{ClusterName, GatewayName, InstanceId, JobName, NodeName, ServiceName};
 use berth_model::place::Place;
 use berth_model::time::Monotonic;
 
@@ -60,6 +60,30 @@ pub enum Action {
         /// Whether the drain deadline was over before every gateway had let go.
         deadline: bool,
     },
+    /// Tell a task to stop (stage stopping): no gateway knows of it.
+    EndTask {
+        /// Which.
+        id: InstanceId,
+        /// For the event, as in `the job failed`.
+        why: String,
+    },
+    /// Make a job's Job in a cluster.
+    PlaceJob {
+        /// Which.
+        job: JobName,
+        /// Where.
+        cluster: ClusterName,
+    },
+    /// A job's deadline is over: it has failed.
+    ExpireJob {
+        /// Which.
+        job: JobName,
+    },
+    /// Nothing is left of a deleted job.
+    DropJob {
+        /// Which.
+        job: JobName,
+    },
     /// Its record goes: it has stopped, or its node is gone for good.
     Forget {
         /// Which.
@@ -90,7 +114,7 @@ pub enum Action {
 /// One thing that is not done yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
-    /// The service it concerns.
+    /// The service it concerns, or the job of that name.
     pub service: ServiceName,
     /// Why.
     pub reason: WaitReason,
@@ -129,9 +153,20 @@ pub enum WaitReason {
     /// What is in a cluster cannot be changed now.
     Hold {
         /// The cluster.
-        cluster: berth_model::id::ClusterName,
+        cluster: ClusterName,
         /// Why.
         why: String,
+    },
+    /// No node can take a task now.
+    TasksWait {
+        /// Tasks that wait.
+        missing: u32,
+        /// Nodes there are.
+        nodes: u32,
+        /// How many nodes were rejected for which reason, most first.
+        rejected: Vec<(u32, String)>,
+        /// What to do about it; empty if there is nothing to do but to wait.
+        advice: String,
     },
     /// Too many nodes fell silent at once.
     MassLoss {

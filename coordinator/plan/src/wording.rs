@@ -10,16 +10,7 @@ impl fmt::Display for WaitReason {
             Self::NoNode { missing, nodes, rejected, advice } => {
                 let are = if *missing == 1 { "instance has" } else { "instances have" };
                 write!(f, "{missing} {are} no node: ")?;
-                if *nodes == 0 {
-                    write!(f, "there are no nodes")?;
-                } else {
-                    let s = if *nodes == 1 { "" } else { "s" };
-                    write!(f, "{nodes} node{s}: ")?;
-                    for (i, (count, why)) in rejected.iter().enumerate() {
-                        let comma = if i == 0 { "" } else { ", " };
-                        write!(f, "{comma}{count} {why}")?;
-                    }
-                }
+                places(f, *nodes, rejected)?;
                 write!(f, "; {advice}")
             }
             Self::NoCluster {
@@ -51,6 +42,15 @@ impl fmt::Display for WaitReason {
                 f,
                 "cluster {cluster} is out of reach, so what runs there is left as it is: {why}"
             ),
+            Self::TasksWait { missing, nodes, rejected, advice } => {
+                let wait = if *missing == 1 { "task waits" } else { "tasks wait" };
+                write!(f, "{missing} {wait} for a node: ")?;
+                places(f, *nodes, rejected)?;
+                match advice.as_str() {
+                    "" => Ok(()),
+                    advice => write!(f, "; {advice}"),
+                }
+            }
             Self::MassLoss { silent, nodes } => write!(
                 f,
                 "mass-loss: {silent} of {nodes} nodes fell silent together, so nothing is replaced; \
@@ -67,4 +67,18 @@ impl fmt::Display for WaitReason {
             ),
         }
     }
+}
+
+/// What was looked at and why none of it will do.
+fn places(f: &mut fmt::Formatter<'_>, nodes: u32, rejected: &[(u32, String)]) -> fmt::Result {
+    if nodes == 0 {
+        return write!(f, "there are no nodes");
+    }
+    let s = if nodes == 1 { "" } else { "s" };
+    write!(f, "{nodes} node{s}: ")?;
+    for (i, (count, why)) in rejected.iter().enumerate() {
+        let comma = if i == 0 { "" } else { ", " };
+        write!(f, "{comma}{count} {why}")?;
+    }
+    Ok(())
 }

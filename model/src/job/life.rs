@@ -139,6 +139,7 @@ mod tests {
             failures: Vec::new(),
             failed: 0,
             claims: Default::default(),
+            cluster: None,
             uid: None,
             deleting: false,
             created: Timestamp(5_000),

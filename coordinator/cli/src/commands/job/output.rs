@@ -73,10 +73,7 @@ async fn write(client: &Client, view: &JobView, dir: &Path) -> Result<usize> {
     for (index, output) in outputs(view) {
         let part = dir.join(format!("part-{index:05}"));
         if part.symlink_metadata().is_ok() {
-            bail!(
-                "{} is there already: choose another folder",
-                part.display()
-            );
+            bail!("{} is there already: choose another folder", part.display());
         }
         let mut file = tempfile::NamedTempFile::new_in(dir).with_context(doing)?;
         let tell = |done| progress.at(before + done, total);

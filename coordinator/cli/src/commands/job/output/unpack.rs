@@ -50,7 +50,11 @@ mod tests {
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(kind);
         header.set_mode(0o644);
-        let data: &[u8] = if kind == EntryType::Regular { b"hello" } else { b"" };
+        let data: &[u8] = if kind == EntryType::Regular {
+            b"hello"
+        } else {
+            b""
+        };
         header.set_size(data.len() as u64);
         header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
         if kind == EntryType::Symlink {
