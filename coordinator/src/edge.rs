@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use berth_logs::LogStore;
 use berth_store::BlobStore;
-use tokio::sync::Semaphore;
+use tokio::sync::{RwLock, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::control::Handle;
@@ -39,6 +39,8 @@ pub struct Edge {
     pub figures: Figures,
     /// Places for packages that are being verified.
     pub verifying: Semaphore,
+    /// Held for reading while something begins to need blobs, for writing while some are removed.
+    pub inputs: RwLock<()>,
 }
 
 /// Deadlines and limits of the edges.
@@ -89,6 +91,7 @@ impl Edge {
             shutdown: CancellationToken::new(),
             figures: Figures::default(),
             verifying: Semaphore::new(VERIFYING),
+            inputs: RwLock::new(()),
         }
     }
 }

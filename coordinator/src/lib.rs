@@ -7,6 +7,8 @@ pub mod config;
 pub mod control;
 pub mod edge;
 pub mod gateway_role;
+mod input;
+mod leavings;
 pub mod listen;
 pub mod pki;
 pub mod rpc;

@@ -216,6 +216,7 @@ fn keep_house(edge: &Arc<Edge>, certificate: Arc<ServerCertificate>) {
     tokio::spawn(async move {
         shutdown.run_until_cancelled(certificate.keep_fresh()).await;
     });
+    tokio::spawn(crate::leavings::keep_removing(Arc::clone(edge)));
     let edge = Arc::clone(edge);
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(SWEEP_EVERY);

@@ -135,9 +135,15 @@ pub struct JobRecord {
     /// The Kubernetes Job's UID, once it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
-    /// Set by delete: everything is stopped, then the record goes.
+    /// Outputs that were announced and may be on their way, by index: their blobs are kept.
+    #[serde(default)]
+    pub announced: BTreeMap<u32, BlobDigest>,
+    /// Set by delete: everything is stopped, then what it left is removed, then the record goes.
     #[serde(default)]
     pub deleting: bool,
+    /// Deleting has come so far that nothing of it runs any more: its output and logs are being removed.
+    #[serde(default)]
+    pub emptied: bool,
     /// When it was created.
     pub created: Timestamp,
     /// When it ended.

@@ -141,6 +141,12 @@ impl LogStore {
         start(&self.0.root, &self.0.index, query, Cursor::default(), false)
     }
 
+    /// The lines there are now behind a place: what is left of a [`LogStore::follow`] that is to end. Must
+    /// be called within a runtime.
+    pub fn rest(&self, query: Query, from: Cursor) -> Lines {
+        start(&self.0.root, &self.0.index, query, from, false)
+    }
+
     /// The lines there are, then those that come, until [`Lines`] is dropped: none twice, none left out.
     /// With a cursor, only what follows it. A service that has no logs yet is waited for. Must be called
     /// within a runtime.

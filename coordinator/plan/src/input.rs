@@ -38,6 +38,8 @@ pub struct JobWanted {
     pub over: bool,
     /// It is to go when nothing of it is left.
     pub deleting: bool,
+    /// Nothing of it is left, and that is known already.
+    pub emptied: bool,
     /// When its deadline is over; never for a Job in a cluster, whose deadline Kubernetes keeps.
     pub due: Option<Monotonic>,
     /// Kubernetes makes and counts its tasks: none is created here.
@@ -59,6 +61,7 @@ impl JobWanted {
             done: job.outputs.keys().copied().collect(),
             over: job.state.is_over(),
             deleting: job.deleting,
+            emptied: job.emptied,
             due: due.map(|at| Monotonic(now.0.saturating_add(at.0.saturating_sub(wall.0)))),
             in_cluster: !job.counts_here(),
             cluster: job.cluster.clone(),

@@ -49,7 +49,12 @@ fn one(view: &mut View<'_>, name: &JobName, job: &JobWanted) {
     match why {
         None if !job.in_cluster => create_missing(view, &service, job),
         None if job.cluster.is_none() => place(view, name, &service, job),
-        Some(_) if job.deleting && job.cluster.is_none() && is_empty(view, &service, job) => {
+        Some(_)
+            if job.deleting
+                && !job.emptied
+                && job.cluster.is_none()
+                && is_empty(view, &service, job) =>
+        {
             view.act(Action::DropJob { job: name.clone() });
         }
         _ => {}

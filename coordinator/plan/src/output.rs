@@ -79,7 +79,7 @@ pub enum Action {
         /// Which.
         job: JobName,
     },
-    /// Nothing is left of a deleted job.
+    /// Nothing of a deleted job runs any more: what it left can go, then its record.
     DropJob {
         /// Which.
         job: JobName,

@@ -47,7 +47,9 @@ fn job(name: &str, shards: usize, parallelism: u32, retries: u32) -> JobRecord {
         claims: BTreeMap::new(),
         cluster: None,
         uid: None,
+        announced: BTreeMap::new(),
         deleting: false,
+        emptied: false,
         created: Timestamp(0),
         ended: None,
     }

@@ -8,7 +8,7 @@ use axum::middleware::{self, Next};
 use axum::routing::{MethodRouter, delete, get, head, patch, post};
 
 use super::auth::{self, Access};
-use super::{blobs, events, health, logs, models, openapi, services, things};
+use super::{blobs, events, health, jobs, logs, models, openapi, services, things};
 use crate::edge::Edge;
 
 /// One method of one path.
@@ -110,6 +110,7 @@ pub(super) fn all() -> Vec<Endpoint> {
     let mut all = process();
     all.extend(packages());
     all.extend(workloads());
+    all.extend(batch());
     all.extend(fleet());
     all
 }
@@ -255,6 +256,54 @@ fn workloads() -> Vec<Endpoint> {
             get(logs::read),
         )
         .query(logs::PARAMETERS),
+    ]
+}
+
+fn batch() -> Vec<Endpoint> {
+    vec![
+        endpoint(
+            "POST",
+            "/v1/jobs",
+            "Create a job. Its input was uploaded as blobs; it is cut into shards here.",
+            (201, Body::Json("JobView")),
+            post(jobs::create),
+        )
+        .takes(Body::Json("CreateJob")),
+        endpoint(
+            "GET",
+            "/v1/jobs",
+            "All jobs as they are now, without their shards.",
+            (200, Body::List("JobView")),
+            get(jobs::list),
+        ),
+        endpoint(
+            "GET",
+            "/v1/jobs/{job}",
+            "One job as it is now.",
+            (200, Body::Json("JobView")),
+            get(jobs::show),
+        ),
+        endpoint(
+            "DELETE",
+            "/v1/jobs/{job}",
+            "Delete a job: its tasks are stopped, then its output and logs go, then the job.",
+            (202, Body::Json("JobView")),
+            delete(jobs::delete),
+        ),
+        endpoint(
+            "GET",
+            "/v1/jobs/{job}/watch",
+            "Events `job` with the job at each change, from now on; at its end one event `deleted`.",
+            (200, Body::Events("JobView")),
+            get(jobs::watch),
+        ),
+        endpoint(
+            "GET",
+            "/v1/jobs/{job}/output/{index}",
+            "The output of one shard; the header berth-output says whether it is a `file` or a `folder` (a .tar.zst).",
+            (200, Body::Bytes),
+            get(jobs::output),
+        ),
     ]
 }
 

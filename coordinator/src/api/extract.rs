@@ -73,6 +73,34 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
+/// The two variable parts of the path.
+pub(crate) struct Names<A, B>(pub(crate) A, pub(crate) B);
+
+impl<A, B, S> FromRequestParts<S> for Names<A, B>
+where
+    A: FromStr<Err: Display>,
+    B: FromStr<Err: Display>,
+    S: Send + Sync,
+{
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let params = RawPathParams::from_request_parts(parts, state)
+            .await
+            .map_err(|error| Failure::bad_request(error.to_string()))?;
+        let mut values = params.iter();
+        let mut next = || values.next().map_or(("", ""), |pair| pair);
+        let (first, second) = (next(), next());
+        Ok(Self(part(first)?, part(second)?))
+    }
+}
+
+fn part<T: FromStr<Err: Display>>((name, text): (&str, &str)) -> Result<T, Failure> {
+    text.parse().map_err(|error: T::Err| {
+        Failure::bad_request(format!("{name} in the path, {text:?}: {error}"))
+    })
+}
+
 /// The one variable part of the path.
 pub(crate) struct Name<T>(pub(crate) T);
 

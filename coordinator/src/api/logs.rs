@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use berth_logs::{Cursor, LogStore, Query as Wanted, Scope};
-use berth_model::id::{InstanceId, ServiceName};
+use berth_logs::{Cursor, Lines, LogStore, Query as Wanted, Scope};
+use berth_model::id::{InstanceId, JobName, ServiceName};
 use berth_model::problem::Problem;
 use berth_model::time::Span;
 use serde::Deserialize;
@@ -20,9 +20,15 @@ use crate::control::Command;
 use crate::edge::Edge;
 
 pub(super) const PARAMETERS: &[(&str, &str)] = &[
-    ("service", "All instances of this service; or"),
+    (
+        "service",
+        "All instances of this service, or all tasks of this job; or",
+    ),
     ("instance", "one instance."),
-    ("follow", "true: go on with the lines that come."),
+    (
+        "follow",
+        "true: go on with the lines that come; those of a job end with the job.",
+    ),
     (
         "since",
         "Only lines of this time or later: milliseconds since the Unix epoch, or a duration back from now as in 10m.",
@@ -43,6 +49,9 @@ const MAX_REGEX: usize = 1 << 20;
 
 /// The cursor names every stream, so it is not sent with each line of a long listing.
 const CURSOR_EVERY: Duration = Duration::from_millis(500);
+
+/// Whether a job has ended is looked at this often without news.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -72,15 +81,26 @@ pub(super) async fn read(
                 .map_err(|error| Failure::bad_request(error.to_string()))
         })
         .transpose()?;
-    known(&edge, &wanted.scope).await?;
-    let logs = Arc::clone(&edge.logs);
-    Ok(stream::events(&edge.shutdown, move |sender| async move {
-        send(&sender, &logs, wanted, query.follow, cursor).await
-    }))
+    let job = known(&edge, &wanted.scope).await?.filter(|_| query.follow);
+    let follow = query.follow;
+    let reading = Reading {
+        lines: match follow {
+            true => edge.logs.follow(wanted.clone(), cursor.clone()),
+            false => edge.logs.read(wanted.clone()),
+        },
+        wanted,
+        cursor: cursor.unwrap_or_default(),
+        follow,
+    };
+    Ok(stream::events(
+        &edge.shutdown.clone(),
+        move |sender| async move { reading.send(&edge, &sender, job).await },
+    ))
 }
 
-/// Refuses names that neither control nor the logs know: most likely a slip.
-async fn known(edge: &Edge, scope: &Scope) -> Result<(), Failure> {
+/// Refuses names that neither control nor the logs know: most likely a slip. Answers with the job if it is
+/// one's name.
+async fn known(edge: &Edge, scope: &Scope) -> Result<Option<JobName>, Failure> {
     let service = match scope {
         Scope::Service(service) => service.clone(),
         Scope::Instance(instance) => instance.slot.service.clone(),
@@ -90,16 +110,19 @@ async fn known(edge: &Edge, scope: &Scope) -> Result<(), Failure> {
         .ask(|reply| Command::Service(service, reply))
         .await;
     let unknown = match (answer, scope) {
-        (Ok(_), Scope::Service(_)) => return Ok(()),
+        (Ok(_), Scope::Service(_)) => return Ok(None),
         (Ok(view), Scope::Instance(instance)) => {
             if view.instances.iter().any(|it| it.status.id == *instance) {
-                return Ok(());
+                return Ok(None);
             }
             Problem::not_found(format!(
                 "there is no instance {instance}, and there are no logs of one"
             ))
         }
-        (Err(problem), _) if problem.status == 404 => problem,
+        (Err(problem), scope) if problem.status == 404 => match job(edge, scope).await? {
+            Some(job) => return Ok(Some(job)),
+            None => problem,
+        },
         (Err(problem), _) => return Err(problem.into()),
     };
     // What has gone has its logs still, until their time is over.
@@ -108,46 +131,104 @@ async fn known(edge: &Edge, scope: &Scope) -> Result<(), Failure> {
         ..Wanted::of(scope.clone())
     };
     match edge.logs.read(probe).next().await {
-        Some(_) => Ok(()),
+        Some(_) => Ok(None),
         None => Err(unknown.into()),
     }
 }
 
-async fn send(
-    sender: &Sender,
-    logs: &LogStore,
-    wanted: Wanted,
-    follow: bool,
-    cursor: Option<Cursor>,
-) -> Option<()> {
-    let mut lines = if follow {
-        logs.follow(wanted, cursor)
-    } else {
-        logs.read(wanted)
+/// The job of that name, if there is one.
+async fn job(edge: &Edge, scope: &Scope) -> Result<Option<JobName>, Problem> {
+    let Scope::Service(service) = scope else {
+        return Ok(None);
     };
-    let mut told = None::<Instant>;
+    let job = JobName::from(service);
+    let name = job.clone();
+    match edge.control.ask(|reply| Command::Job(name, reply)).await {
+        Ok(_) => Ok(Some(job)),
+        Err(problem) if problem.status == 404 => Ok(None),
+        Err(problem) => Err(problem),
+    }
+}
+
+/// Returns when the job has ended and every line of it is here, or it is gone; without a job never.
+async fn told(edge: &Edge, job: Option<JobName>) {
+    let Some(job) = job else {
+        return std::future::pending().await;
+    };
+    let mut changes = edge.control.changes();
     loop {
-        let next = tokio::select! {
-            next = lines.next() => next,
-            () = sender.closed() => return None,
-        };
-        match next {
-            Some(Ok(line)) => {
-                let due = follow && told.is_none_or(|told| told.elapsed() >= CURSOR_EVERY);
-                let id = due.then(|| lines.cursor().to_string());
-                if due {
-                    told = Some(Instant::now());
-                }
-                sender.json("line", id, &line).await?;
-            }
-            Some(Err(error)) => {
-                let error = crate::chain(&error);
-                tracing::warn!(error, "a log cannot be read");
-                let problem = Problem::internal(error);
-                sender.json("problem", None, &problem).await?;
-            }
-            None => return sender.json("end", None, &serde_json::json!({})).await,
+        changes.mark_unchanged();
+        let name = job.clone();
+        let answer = edge
+            .control
+            .ask(|reply| Command::JobTold(name, reply))
+            .await;
+        if !matches!(answer, Ok(false)) {
+            return;
         }
+        // Leases end without news.
+        let _ = tokio::time::timeout(LOOK_AGAIN, changes.changed()).await;
+    }
+}
+
+/// What is read, and for whom.
+struct Reading {
+    lines: Lines,
+    wanted: Wanted,
+    /// Where the client came back at.
+    cursor: Cursor,
+    follow: bool,
+}
+
+impl Reading {
+    /// Sends the lines; those of a job end with the job.
+    async fn send(mut self, edge: &Edge, sender: &Sender, job: Option<JobName>) -> Option<()> {
+        let mut ended = std::pin::pin!(told(edge, job));
+        let mut sent = None::<Instant>;
+        loop {
+            let next = tokio::select! {
+                next = self.lines.next() => next,
+                () = &mut ended, if self.follow => {
+                    self.finish(&edge.logs);
+                    continue;
+                }
+                () = sender.closed() => return None,
+            };
+            match next {
+                Some(Ok(line)) => {
+                    let due = self.follow && sent.is_none_or(|at| at.elapsed() >= CURSOR_EVERY);
+                    let id = due.then(|| self.lines.cursor().to_string());
+                    if due {
+                        sent = Some(Instant::now());
+                    }
+                    sender.json("line", id, &line).await?;
+                }
+                Some(Err(error)) => {
+                    let error = crate::chain(&error);
+                    tracing::warn!(error, "a log cannot be read");
+                    let problem = Problem::internal(error);
+                    sender.json("problem", None, &problem).await?;
+                }
+                None => return sender.json("end", None, &serde_json::json!({})).await,
+            }
+        }
+    }
+
+    /// From now on only what is here already and was not sent.
+    fn finish(&mut self, logs: &LogStore) {
+        self.follow = false;
+        let reached = self.lines.cursor();
+        let nothing = reached == Cursor::default();
+        let from = if nothing {
+            self.cursor.clone()
+        } else {
+            reached
+        };
+        let wanted = Wanted {
+            tail: self.wanted.tail.filter(|_| from == Cursor::default()),
+            ..self.wanted.clone()
+        };
+        self.lines = logs.rest(wanted, from);
     }
 }
 

@@ -7,6 +7,7 @@ mod events;
 mod extract;
 mod failure;
 mod health;
+mod jobs;
 mod logs;
 mod models;
 mod openapi;

@@ -93,7 +93,7 @@ pub(super) async fn watch(
     }))
 }
 
-async fn ended(sender: &Sender, problem: &Problem) -> Option<()> {
+pub(super) async fn ended(sender: &Sender, problem: &Problem) -> Option<()> {
     let event = if problem.status == 404 {
         "deleted"
     } else {

@@ -5,7 +5,8 @@ use berth_model::instance::{InstanceRecord, InstanceStatus, Phase, Stage};
 use berth_model::place::Place;
 use berth_plan::{Action, Session};
 
-use super::events::Happened;
+use super::commands::jobs;
+use super::events::{Happened, OfJob};
 use super::world::World;
 
 /// Carries out one action. What is not there any more is nothing to act on.
@@ -30,6 +31,14 @@ pub(crate) fn act(world: &mut World, action: Action) {
                 world.happened(&Happened::InstanceStopping(&id, deadline));
             }
         }
+        Action::EndTask { id, why } => {
+            if set_stage(world, &id, Stage::Stopping).is_some() {
+                world.happened(&Happened::Job(OfJob::TaskStopping(&id, &why)));
+            }
+        }
+        Action::PlaceJob { job, cluster } => jobs::place(world, &job, cluster),
+        Action::ExpireJob { job } => jobs::expire(world, &job),
+        Action::DropJob { job } => jobs::emptied(world, &job),
         Action::LoseInstance { id } => {
             if let Some(place) = set_stage(world, &id, Stage::Lost) {
                 world.happened(&Happened::InstanceLost(&id, &place));
@@ -78,7 +87,7 @@ fn drop_service(world: &mut World, name: &ServiceName) {
 }
 
 /// A revision's number is never given again, so its slots' counters have nothing left to protect.
-fn drop_attempts(world: &mut World, name: &ServiceName, revision: Option<u32>) {
+pub(crate) fn drop_attempts(world: &mut World, name: &ServiceName, revision: Option<u32>) {
     let attempts = &mut world.records.attempts;
     let over: Vec<Slot> = attempts
         .keys()
@@ -90,7 +99,7 @@ fn drop_attempts(world: &mut World, name: &ServiceName, revision: Option<u32>) {
     }
 }
 
-fn create(world: &mut World, id: InstanceId, place: Place) {
+pub(crate) fn create(world: &mut World, id: InstanceId, place: Place) {
     world.happened(&Happened::InstanceCreated(&id, &place));
     world.records.attempts.put(id.slot.clone(), id.attempt);
     let record = InstanceRecord {

@@ -3,8 +3,9 @@
 use berth_model::problem::Problem;
 
 use super::actor::Actor;
+use super::agent::AgentName;
 use super::challenge::Second;
-use super::commands::{agents, gateways, joining, models, nodes, services};
+use super::commands::{agents, gateways, jobs, joining, models, nodes, services};
 use super::views;
 use super::world::World;
 use super::{Command, ControlError, Reply};
@@ -49,6 +50,45 @@ impl Actor {
             Command::Join(join, reply) => {
                 self.change(reply, |w| joining::join(w, &join), |_, name| Ok(name))
             }
+            other => self.dispatch_job(other),
+        }
+    }
+
+    fn dispatch_job(&mut self, command: Command) -> Result<(), ControlError> {
+        match command {
+            Command::CreateJob(new, reply) => self.change(
+                reply,
+                |w| jobs::create(w, *new),
+                |w, name| views::job::one(w, &name),
+            ),
+            Command::DeleteJob(name, reply) => self.change(
+                reply,
+                |w| {
+                    jobs::delete(w, &name)?;
+                    // It may be gone by the time of the answer.
+                    views::job::one(w, &name)
+                },
+                |_, view| Ok(view),
+            ),
+            Command::AnnounceOutput(agent, task, blob, reply) => self.change(
+                reply,
+                |w| jobs::announce(w, &agent, &task, blob),
+                |_, ()| Ok(()),
+            ),
+            Command::LeavingsRemoved(name, reply) => {
+                self.change(reply, |w| jobs::removed(w, &name), |_, ()| Ok(()))
+            }
+            Command::ClaimTask(name, pod, reply) => {
+                self.change(reply, |w| jobs::claim(w, &name, pod), |_, id| Ok(id))
+            }
+            Command::ClusterJob(name, seen, reply) => self.change(
+                reply,
+                |w| {
+                    jobs::change(w, &name, seen);
+                    Ok(())
+                },
+                |_, ()| Ok(()),
+            ),
             other => self.dispatch_session(other),
         }
     }
@@ -129,6 +169,17 @@ impl Actor {
             Command::Service(name, reply) => {
                 self.read(reply, move |w| views::service::one(w, &name));
             }
+            Command::Jobs(reply) => self.read(reply, |w| Ok(views::job::all(w))),
+            Command::Job(name, reply) => {
+                self.read(reply, move |w| views::job::one(w, &name));
+            }
+            Command::JobOutput(name, index, reply) => {
+                self.read(reply, move |w| views::job::output(w, &name, index));
+            }
+            Command::JobTold(name, reply) => {
+                self.read(reply, move |w| jobs::is_told(w, &name));
+            }
+            Command::Leavings(reply) => self.read(reply, |w| Ok(jobs::leavings(w))),
             Command::Nodes(reply) => self.read(reply, |w| Ok(views::node::all(w))),
             Command::Node(name, reply) => {
                 self.read(reply, move |w| views::node::one(w, &name));
@@ -147,6 +198,9 @@ impl Actor {
             Command::AgentByKey(key_hash, reply) => {
                 self.read(reply, move |w| agents::by_key(w, &key_hash));
             }
+            Command::AgentOf(id, reply) => self.read(reply, move |w| {
+                Ok(w.records.instances.get(&id).map(AgentName::of))
+            }),
             Command::BlobWanted(blob, reply) => {
                 self.read(reply, move |w| models::blob_bytes(w, &blob));
             }
@@ -155,6 +209,12 @@ impl Actor {
             | Command::Deploy(..)
             | Command::Scale(..)
             | Command::Delete(..)
+            | Command::CreateJob(..)
+            | Command::DeleteJob(..)
+            | Command::AnnounceOutput(..)
+            | Command::LeavingsRemoved(..)
+            | Command::ClaimTask(..)
+            | Command::ClusterJob(..)
             | Command::RemoveNode(..)
             | Command::CreateToken(..)
             | Command::Join(..)

@@ -1,6 +1,5 @@
 //! Why control cannot start or go on.
 
-use berth_model::id::ServiceName;
 use berth_store::StoreError;
 
 /// Fatal: the process ends, and its supervisor starts it anew.
@@ -29,16 +28,14 @@ pub enum ControlError {
         /// Its key in the store.
         key: String,
     },
-    /// A service needs a model version that is gone.
+    /// A service or a job needs a model version that is gone.
     #[error(
-        "service {service} revision {revision} runs the model version {key}, which is not in the store; \
+        "{what} runs the model version {key}, which is not in the store; \
          restore a backup with `berth-coordinator restore FILE`"
     )]
     MissingModel {
-        /// The service.
-        service: ServiceName,
-        /// Its revision.
-        revision: u32,
+        /// The service's revision or the job.
+        what: String,
         /// The missing record's key.
         key: String,
     },

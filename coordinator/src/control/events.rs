@@ -1,11 +1,15 @@
 //! What happens, typed; and how it reads as an event.
 
+mod of_job;
+
 use berth_model::event::{Event, Level};
 use berth_model::id::{GatewayName, InstanceId, NodeName, ServiceName};
 use berth_model::instance::InstanceStatus;
 use berth_model::place::Place;
 use berth_model::service::Revision;
 use berth_model::time::Timestamp;
+
+pub(crate) use self::of_job::OfJob;
 
 /// Newest events that are kept.
 pub(crate) const KEPT: usize = 10_000;
@@ -41,6 +45,7 @@ pub(crate) enum Happened<'a> {
     NodeRemoved(&'a NodeName),
     GatewayConnected(&'a GatewayName, &'a str),
     GatewayLost(&'a GatewayName),
+    Job(OfJob<'a>),
     TokenCreated(&'a str, Timestamp),
     Restored,
     Settled,
@@ -95,6 +100,7 @@ impl Happened<'_> {
             H::NodeRemoved(..) => (Level::Info, "node-removed"),
             H::GatewayConnected(..) => (Level::Info, "gateway-connected"),
             H::GatewayLost(..) => (Level::Warning, "gateway-lost"),
+            H::Job(job) => job.kind(),
             H::TokenCreated(..) => (Level::Info, "token-created"),
             H::Restored => (Level::Warning, "restored"),
             H::Settled => (Level::Info, "settled"),
@@ -131,6 +137,7 @@ impl Happened<'_> {
             | H::NodeRemoved(n) => format!("node/{n}"),
             H::NodeKeyInUse(agent, _) | H::NodeRefused(agent, _) => format!("node/{agent}"),
             H::GatewayConnected(g, _) | H::GatewayLost(g) => format!("gateway/{g}"),
+            H::Job(job) => job.subject(),
             H::TokenCreated(id, _) => format!("token/{id}"),
             H::Restored | H::Settled | H::MassLoss(..) | H::MassLossOver => "coordinator".into(),
         }
@@ -160,6 +167,7 @@ impl Happened<'_> {
             | H::Settled
             | H::MassLoss(..)
             | H::MassLossOver => self.of_fleet(),
+            H::Job(job) => job.message(),
             _ => self.of_instance(),
         }
     }

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use super::agent::AgentName;
 use berth_model::api::{
-    CreateToken, Deploy, GatewayView, ModelView, NodeView, ServiceView, StatusView, TokenView,
+    CreateJob, CreateToken, Deploy, GatewayView, JobView, ModelView, NodeView, ServiceView,
+    StatusView, TokenView,
 };
 use berth_model::digest::BlobDigest;
 use berth_model::event::Event;
 use berth_model::gateway::GatewayReport;
-use berth_model::id::{GatewayName, InstanceId, ModelName, NodeName, ServiceName};
-use berth_model::instance::{InstanceSpec, InstanceStatus};
+use berth_model::id::{GatewayName, InstanceId, JobName, ModelName, NodeName, ServiceName};
+use berth_model::instance::{InstanceSpec, InstanceStatus, PodRecord, Reason};
+use berth_model::job::{ShardInput, TaskOutput};
 use berth_model::node::Facts;
 use berth_model::problem::Problem;
 use berth_model::route::{Order, Table};
@@ -35,6 +37,29 @@ pub enum Command {
     Scale(ServiceName, u32, Reply<ServiceView>),
     /// Delete a service.
     Delete(ServiceName, Reply<ServiceView>),
+    /// Create a job; its input is cut already.
+    CreateJob(Box<NewJob>, Reply<JobView>),
+    /// Delete a job: its tasks stop, then what it left goes, then the job.
+    DeleteJob(JobName, Reply<JobView>),
+    /// All jobs, without their shards.
+    Jobs(Reply<Vec<JobView>>),
+    /// One job.
+    Job(JobName, Reply<JobView>),
+    /// An index's committed output.
+    JobOutput(JobName, u32, Reply<TaskOutput>),
+    /// Whether a job has ended and every line of its tasks is here.
+    JobTold(JobName, Reply<bool>),
+    /// An agent is about to send a task's output; it is kept from then on. Conflict if it would not be
+    /// taken.
+    AnnounceOutput(AgentName, InstanceId, BlobDigest, Reply<()>),
+    /// What deleted jobs left, to be removed.
+    Leavings(Reply<Vec<Leavings>>),
+    /// What a deleted job left is removed.
+    LeavingsRemoved(JobName, Reply<()>),
+    /// A Pod wants a shard of its job: always the same one.
+    ClaimTask(JobName, PodRecord, Reply<InstanceId>),
+    /// Something was seen of a job's Job in its cluster.
+    ClusterJob(JobName, ClusterJob, Reply<()>),
     /// Take a node out of the fleet. Conflict while it is connected and has instances.
     RemoveNode(NodeName, Reply<NodeView>),
     /// Make a join token.
@@ -61,6 +86,8 @@ pub enum Command {
     Join(Box<Join>, Reply<NodeName>),
     /// Whose key is this (SHA-256 hex of SubjectPublicKeyInfo)? Not-found if no agent's.
     AgentByKey(String, Reply<AgentName>),
+    /// Whose business an instance is; none if it has no record.
+    AgentOf(InstanceId, Reply<Option<AgentName>>),
     /// An agent opens its session. Errors become a refusal (`Problem::kind` ends in its code).
     AgentOpened(Box<AgentOpened>, Reply<ConnectionId>),
     /// Status changes of an agent; answered when on disk.
@@ -88,8 +115,53 @@ pub enum Command {
     GatewayReported(ConnectionId, GatewayReport),
     /// A gateway's stream is over.
     GatewayClosed(ConnectionId),
-    /// Which blob is this digest's package? Only digests of registered models. For FetchBlob.
+    /// How large is this blob? Only archives of registered models and inputs of jobs. For FetchBlob.
     BlobWanted(BlobDigest, Reply<u64>),
+}
+
+/// A job to create.
+pub struct NewJob {
+    /// As it was asked for.
+    pub wanted: CreateJob,
+    /// Its input, cut.
+    pub shards: Vec<ShardInput>,
+    /// Why there are fewer shards than asked for.
+    pub note: Option<String>,
+}
+
+/// What a deleted job left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leavings {
+    /// Which; its logs go.
+    pub job: JobName,
+    /// Blobs that nothing else needs.
+    pub blobs: Vec<BlobDigest>,
+}
+
+/// What was seen of a job's Job in its cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClusterJob {
+    /// It is there.
+    Made {
+        /// Its UID.
+        uid: String,
+    },
+    /// Nothing of it is left there.
+    Gone,
+    /// One of its Pods has ended, or is gone.
+    PodEnded {
+        /// Which.
+        pod_uid: String,
+        /// Why.
+        reason: Reason,
+        /// The end of its output.
+        last_lines: Vec<String>,
+    },
+    /// Kubernetes says that it is over.
+    Concluded {
+        /// Why it failed; none if it is complete.
+        failed: Option<Reason>,
+    },
 }
 
 /// A machine that wants to join.

@@ -33,6 +33,7 @@ struct Fleet {
     instances: BTreeMap<(String, String), u64>,
     nodes: BTreeMap<String, u32>,
     services: BTreeMap<String, u32>,
+    jobs: BTreeMap<String, u32>,
     gateways_connected: u64,
     term: u64,
     settling: bool,
@@ -97,6 +98,7 @@ impl Metrics {
             instances,
             nodes: views::node::by_state(world),
             services: views::service::by_state(world),
+            jobs: views::job::by_state(world),
             gateways_connected: connected as u64,
             term: world.term,
             settling: world.settling,
@@ -196,6 +198,7 @@ impl Fleet {
         let by_state = [
             ("nodes", "Nodes by state.", &self.nodes),
             ("services", "Services by state.", &self.services),
+            ("jobs", "Jobs by state.", &self.jobs),
         ];
         for (name, help, states) in by_state {
             family(out, name, "gauge", help);

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use berth_model::instance::{InstanceRecord, Phase, Stage};
+use berth_model::job::JobRecord;
 use berth_model::time::Span;
-use berth_plan::{Desired, GatewaySeen, InstanceSeen, Needs, NodeSeen, Observed};
+use berth_plan::{Desired, GatewaySeen, InstanceSeen, JobWanted, Needs, NodeSeen, Observed};
 
 use super::agent::AgentName;
 use super::live::LiveAgent;
@@ -33,9 +34,29 @@ fn desired(world: &World) -> Desired {
             };
             ((service.name.clone(), revision.number), needs)
         });
+    let jobs = world.records.jobs.values();
+    let tasks = jobs
+        .clone()
+        .map(|job| ((job.service(), job.revision), task_needs(world, job)));
+    let wanted = jobs.map(|job| {
+        let wanted = JobWanted::of(job, world.now, world.wall);
+        (job.name.clone(), wanted)
+    });
     Desired {
-        needs: needs.collect(),
+        needs: needs.chain(tasks).collect(),
         services,
+        jobs: wanted.collect(),
+    }
+}
+
+fn task_needs(world: &World, job: &JobRecord) -> Needs {
+    let key = (job.model.clone(), job.serial);
+    let manifest = world.records.models.get(&key).map(|m| &m.manifest);
+    Needs {
+        resources: manifest.map(|m| m.resources).unwrap_or_default(),
+        runtime: job.runtime,
+        labels: job.node_labels.clone(),
+        module: None,
     }
 }
 

@@ -10,7 +10,7 @@ use berth_model::route::Table;
 use tokio::sync::watch;
 
 use super::agent::AgentName;
-use super::commands::agents;
+use super::commands::{agents, tasks};
 use super::live::Sent;
 use super::routes;
 use super::world::World;
@@ -90,7 +90,7 @@ pub(crate) fn desired_sets(world: &mut World) -> Vec<ConnectionId> {
     }
     let mut content: BTreeMap<AgentName, Vec<(InstanceId, Intent)>> = BTreeMap::new();
     for record in world.records.instances.values() {
-        if spec(world, record).is_some() {
+        if spec(world, record).is_some() || tasks::job_of(world, record).is_some() {
             let entry = (record.id.clone(), intent(record));
             content
                 .entry(AgentName::of(record))
@@ -142,7 +142,15 @@ fn send(
     sent.is_err().then_some(connection)
 }
 
-fn intent(record: &InstanceRecord) -> Intent {
+/// Recorded requests may be large, and no agent needs them to run a module.
+pub(crate) fn without_golden(manifest: &Manifest) -> Manifest {
+    Manifest {
+        golden: Vec::new(),
+        ..manifest.clone()
+    }
+}
+
+pub(crate) fn intent(record: &InstanceRecord) -> Intent {
     match record.stage {
         Stage::Running => Intent::Run,
         // Its place counts as free once it has stopped: it must not start again.
@@ -166,12 +174,10 @@ fn spec<'a>(
 }
 
 fn build(world: &World, record: &InstanceRecord) -> Option<InstanceSpec> {
+    if let Some(job) = tasks::job_of(world, record) {
+        return tasks::spec(world, job, record);
+    }
     let (revision, model) = spec(world, record)?;
-    // Recorded requests may be large, and no agent needs them to run a module.
-    let manifest = Manifest {
-        golden: Vec::new(),
-        ..model.manifest.clone()
-    };
     Some(InstanceSpec {
         id: record.id.clone(),
         digest: model.digest,
@@ -180,7 +186,7 @@ fn build(world: &World, record: &InstanceRecord) -> Option<InstanceSpec> {
         version: model.version.clone(),
         serial: model.serial,
         runtime: revision.runtime,
-        manifest,
+        manifest: without_golden(&model.manifest),
         env: revision.env.clone(),
         intent: intent(record),
         task: None,

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use berth_model::event::Event;
 use berth_model::gateway::GatewayRecord;
-use berth_model::id::{GatewayName, InstanceId, ModelName, NodeName, ServiceName, Slot};
+use berth_model::id::{GatewayName, InstanceId, JobName, ModelName, NodeName, ServiceName, Slot};
 use berth_model::instance::InstanceRecord;
+use berth_model::job::JobRecord;
 use berth_model::node::NodeRecord;
 use berth_model::service::{ModelVersion, ServiceRecord};
 use berth_model::token::TokenRecord;
@@ -27,12 +28,14 @@ pub(crate) const PROBE: &str = "/meta/probe";
 const MODELS: &str = "/models/";
 const SERVICES: &str = "/services/";
 const INSTANCES: &str = "/instances/";
+const JOBS: &str = "/jobs/";
 const NODES: &str = "/nodes/";
 const TOKENS: &str = "/tokens/";
 const GATEWAYS: &str = "/gateways/";
 const EVENTS: &str = "/events/";
 const SEQ_MODELS: &str = "/seq/models/";
 const SEQ_SERVICES: &str = "/seq/services/";
+const SEQ_JOBS: &str = "/seq/jobs/";
 const SEQ_ATTEMPTS: &str = "/seq/attempts/";
 const META: &str = "/meta/";
 
@@ -43,13 +46,16 @@ pub(crate) struct Records {
     pub(crate) models: Tracked<(ModelName, u64), ModelVersion>,
     pub(crate) services: Tracked<ServiceName, ServiceRecord>,
     pub(crate) instances: Tracked<InstanceId, InstanceRecord>,
+    pub(crate) jobs: Tracked<JobName, JobRecord>,
     pub(crate) nodes: Tracked<NodeName, NodeRecord>,
     pub(crate) tokens: Tracked<String, TokenRecord>,
     pub(crate) gateways: Tracked<GatewayName, GatewayRecord>,
     pub(crate) events: Tracked<u64, Event>,
     /// Highest serial ever given per model.
     pub(crate) serials: Tracked<ModelName, u64>,
-    /// Highest revision ever given per service name; survives the service.
+    /// Highest number ever given to a job named after the model.
+    pub(crate) job_numbers: Tracked<ModelName, u64>,
+    /// Highest revision ever given per name of services and jobs; survives them.
     pub(crate) revisions: Tracked<ServiceName, u32>,
     /// Highest attempt ever committed per slot of the revisions that exist.
     pub(crate) attempts: Tracked<Slot, u32>,
@@ -79,11 +85,13 @@ impl Records {
             models: none(),
             services: none(),
             instances: none(),
+            jobs: none(),
             nodes: none(),
             tokens: none(),
             gateways: none(),
             events: none(),
             serials: none(),
+            job_numbers: none(),
             revisions: none(),
             attempts: none(),
             meta: none(),
@@ -99,11 +107,13 @@ impl Records {
             .await?,
             services: load(store, SERVICES, |s: &ServiceRecord, _| Some(s.name.clone())).await?,
             instances: load(store, INSTANCES, |i: &InstanceRecord, _| Some(i.id.clone())).await?,
+            jobs: load(store, JOBS, |j: &JobRecord, _| Some(j.name.clone())).await?,
             nodes: load(store, NODES, |n: &NodeRecord, _| Some(n.name.clone())).await?,
             tokens: load(store, TOKENS, |t: &TokenRecord, _| Some(t.id.clone())).await?,
             gateways: load(store, GATEWAYS, |g: &GatewayRecord, _| Some(g.name.clone())).await?,
             events: load(store, EVENTS, |e: &Event, _| Some(e.seq)).await?,
             serials: load(store, SEQ_MODELS, |_: &u64, k| ModelName::new(k).ok()).await?,
+            job_numbers: load(store, SEQ_JOBS, |_: &u64, k| ModelName::new(k).ok()).await?,
             revisions: load(store, SEQ_SERVICES, |_: &u32, k| ServiceName::new(k).ok()).await?,
             attempts: load(store, SEQ_ATTEMPTS, |_: &u32, k| slot_of(k)).await?,
             meta: load(store, META, |_: &u64, k| Some(format!("{META}{k}"))).await?,
@@ -120,11 +130,19 @@ impl Records {
                 let key = (revision.model.clone(), revision.serial);
                 if !self.models.contains_key(&key) {
                     return Err(ControlError::MissingModel {
-                        service: service.name.clone(),
-                        revision: revision.number,
+                        what: format!("service {} revision {}", service.name, revision.number),
                         key: model_key(&key),
                     });
                 }
+            }
+        }
+        for job in self.jobs.values().filter(|job| !job.state.is_over()) {
+            let key = (job.model.clone(), job.serial);
+            if !self.models.contains_key(&key) {
+                return Err(ControlError::MissingModel {
+                    what: format!("job {}", job.name),
+                    key: model_key(&key),
+                });
             }
         }
         Ok(())
@@ -136,6 +154,9 @@ impl Records {
         let mut out = Vec::new();
         collect(&mut out, &mut self.meta, Clone::clone)?;
         collect(&mut out, &mut self.serials, |k| format!("{SEQ_MODELS}{k}"))?;
+        collect(&mut out, &mut self.job_numbers, |k| {
+            format!("{SEQ_JOBS}{k}")
+        })?;
         collect(&mut out, &mut self.revisions, |k| {
             format!("{SEQ_SERVICES}{k}")
         })?;
@@ -144,6 +165,7 @@ impl Records {
         })?;
         collect(&mut out, &mut self.models, model_key)?;
         collect(&mut out, &mut self.services, |k| format!("{SERVICES}{k}"))?;
+        collect(&mut out, &mut self.jobs, |k| format!("{JOBS}{k}"))?;
         collect(&mut out, &mut self.nodes, |k| format!("{NODES}{k}"))?;
         collect(&mut out, &mut self.tokens, |k| format!("{TOKENS}{k}"))?;
         collect(&mut out, &mut self.gateways, |k| format!("{GATEWAYS}{k}"))?;

@@ -9,7 +9,7 @@ use berth_proto::v1::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Streamed, agent_of, archive, session, ship, status};
+use super::{Streamed, agent_of, archive, output, session, ship, status};
 use crate::edge::Edge;
 
 pub(super) struct Service(pub(super) Arc<Edge>);
@@ -51,8 +51,11 @@ impl Agents for Service {
 
     async fn put_output(
         &self,
-        _: Request<Streaming<OutputChunk>>,
+        request: Request<Streaming<OutputChunk>>,
     ) -> Result<Response<OutputReply>, Status> {
-        Err(Status::unimplemented("this coordinator runs no jobs yet"))
+        let agent = agent_of(&self.0, &request)
+            .await
+            .map_err(|problem| status(&problem))?;
+        output::take(&self.0, agent, request.into_inner()).await
     }
 }

@@ -3,6 +3,7 @@
 mod agents;
 mod archive;
 mod enrollment;
+mod output;
 mod routes;
 mod session;
 mod ship;

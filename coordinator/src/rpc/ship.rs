@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use berth_logs::{LogsError, StreamKey};
-use berth_model::api::InstanceView;
 use berth_model::id::InstanceId;
-use berth_model::place::Place;
 use berth_proto::v1::{LogAck, LogBatch};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
@@ -100,35 +98,21 @@ impl Shipping {
     /// An instance that control has a record of belongs to that node. One without a record ran
     /// here once: its last lines come after its record has gone, and they are wanted.
     async fn ask(&mut self, instance: &InstanceId) -> Result<bool, String> {
-        let service = instance.slot.service.clone();
+        let wanted = instance.clone();
         let answer = self
             .edge
             .control
-            .ask(|reply| Command::Service(service, reply))
-            .await;
-        let owned = match answer {
-            Ok(view) => view
-                .instances
-                .iter()
-                .find(|known| known.status.id == *instance)
-                .is_none_or(|known| self.may(known)),
+            .ask(|reply| Command::AgentOf(wanted, reply))
+            .await
+            .map_err(|problem| problem.detail)?;
+        let owned = match (answer, &self.agent) {
+            (Some(agent), mine) => agent == *mine,
+            (None, AgentName::Node(_)) => true,
             // A Pod ships its own instance's lines and no others.
-            Err(problem) if problem.status == 404 => match &self.agent {
-                AgentName::Node(_) => true,
-                AgentName::Pod(id) => id == instance,
-            },
-            Err(problem) => return Err(problem.detail),
+            (None, AgentName::Pod(id)) => id == instance,
         };
         self.owned.insert(instance.clone(), owned);
         Ok(owned)
-    }
-
-    fn may(&self, known: &InstanceView) -> bool {
-        match (&self.agent, &known.node) {
-            (AgentName::Node(node), Place::Node(place)) => node == place,
-            (AgentName::Pod(id), Place::Cluster(_)) => *id == known.status.id,
-            _ => false,
-        }
     }
 
     /// The answer to a batch. Errors: the disk, not the batch, is at fault.

@@ -218,6 +218,9 @@ pub struct StatusView {
     pub instances: BTreeMap<String, u32>,
     /// The gateways.
     pub gateways: Vec<GatewayView>,
+    /// Jobs by state.
+    #[serde(default)]
+    pub jobs: BTreeMap<String, u32>,
 }
 
 /// One thing that is wrong.

@@ -1,5 +1,6 @@
 //! What becomes of a job as its tasks end: pure changes of its record.
 
+use crate::digest::BlobDigest;
 use crate::id::{InstanceId, ServiceName, Slot};
 use crate::instance::Reason;
 use crate::job::{JobRecord, JobState, Piece, TaskFailure, TaskOutput};
@@ -59,7 +60,8 @@ impl JobRecord {
             return false;
         }
         self.outputs.insert(index, output);
-        if self.outputs.len() == self.shards.len() && self.counts_here() {
+        self.announced.remove(&index);
+        if self.outputs.len() == self.shards.len() {
             self.end(JobState::Succeeded, now);
         }
         true
@@ -90,7 +92,7 @@ impl JobRecord {
         }
     }
 
-    /// Whether Berth decides by its own count when the job is over. For a Job in a cluster Kubernetes
+    /// Whether Berth decides by its own count when the job has failed. For a Job in a cluster Kubernetes
     /// counts, and its word is taken.
     pub fn counts_here(&self) -> bool {
         self.runtime != RuntimeKind::Kubernetes
@@ -108,12 +110,22 @@ impl JobRecord {
     pub fn pieces(&self) -> impl Iterator<Item = &Piece> {
         self.shards.iter().flat_map(|shard| &shard.pieces)
     }
+
+    /// Every blob that it needs or left.
+    pub fn blobs(&self) -> impl Iterator<Item = BlobDigest> {
+        let outputs = self.outputs.values().map(|output| output.blob);
+        let announced = self.announced.values().copied();
+        self.pieces()
+            .map(|piece| piece.blob)
+            .chain(outputs)
+            .chain(announced)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::{BlobDigest, PackageDigest};
+    use crate::digest::PackageDigest;
     use crate::job::ShardInput;
     use crate::time::Span;
 
@@ -141,7 +153,9 @@ mod tests {
             claims: Default::default(),
             cluster: None,
             uid: None,
+            announced: Default::default(),
             deleting: false,
+            emptied: false,
             created: Timestamp(5_000),
             ended: None,
         }
@@ -207,8 +221,9 @@ mod tests {
         let mut j = job(1, 0);
         j.runtime = RuntimeKind::Kubernetes;
         j.fail(failure(&j, 1));
+        assert_eq!((j.state.clone(), j.failed), (JobState::Running, 1));
         assert!(j.complete(0, output(1), Timestamp(1)));
-        assert_eq!(j.state, JobState::Running);
+        assert_eq!(j.state, JobState::Succeeded);
     }
 
     #[test]

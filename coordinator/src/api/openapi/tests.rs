@@ -1,16 +1,18 @@
 use std::collections::BTreeMap;
 
 use berth_model::api::{
-    BlobView, GatewayView, InstanceView, ModelVersionView, NodeView, RevisionView, ServiceState,
-    ServiceView, StatusProblem, StatusView, TokenView,
+    BlobView, CreateJob, GatewayView, InstanceView, JobFile, JobInput, JobStatus, JobView,
+    ModelVersionView, NodeView, RevisionView, ServiceState, ServiceView, ShardState, ShardView,
+    StatusProblem, StatusView, TokenView,
 };
 use berth_model::event::{Event, Level};
 use berth_model::instance::{InstanceStatus, Phase, Reason, Stage};
+use berth_model::job::{TaskFailure, TaskOutput};
 use berth_model::node::{Condition, Facts, NodeState, RuntimeKind};
 use berth_model::problem::Problem;
 use berth_model::record::{LogLine, Stream};
 use berth_model::resources::Resources;
-use berth_model::time::Timestamp;
+use berth_model::time::{Span, Timestamp};
 use serde::Serialize;
 
 use super::*;
@@ -149,6 +151,81 @@ fn answers_of_services_and_models_are_as_described() {
 }
 
 #[test]
+fn answers_about_jobs_are_as_described() {
+    let output = TaskOutput {
+        blob: format!("blake3:{}", "0".repeat(64)).parse().unwrap(),
+        bytes: 1,
+        folder: true,
+    };
+    described(
+        "JobView",
+        &JobView {
+            name: "score".parse().unwrap(),
+            state: JobStatus::Failed,
+            model: "web".parse().unwrap(),
+            version: "1.0.0".parse().unwrap(),
+            serial: 1,
+            digest: format!("sha256:{}", "0".repeat(64)).parse().unwrap(),
+            runtime: RuntimeKind::Process,
+            completions: 1,
+            parallelism: 1,
+            retries: 1,
+            deadline: Some(Span::secs(1)),
+            done: 1,
+            running: 1,
+            waiting: 1,
+            failed: 1,
+            shards: vec![ShardView {
+                index: 0,
+                state: ShardState::Done,
+                input_bytes: 1,
+                attempts: 1,
+                task: service().instances.pop(),
+                output: Some(output),
+            }],
+            reason: Some(Reason::SupervisorLost),
+            reasons: vec!["no room".to_owned()],
+            failures: vec![TaskFailure {
+                task: "score.1.0.1".parse().unwrap(),
+                reason: Reason::SupervisorLost,
+                last_lines: vec!["oh".to_owned()],
+                time: Timestamp(1),
+            }],
+            note: Some(String::new()),
+            created: Timestamp(1),
+            ended: Some(Timestamp(2)),
+        },
+    );
+}
+
+#[test]
+fn requests_for_jobs_are_as_described() {
+    described(
+        "CreateJob",
+        &CreateJob {
+            model: "web".to_owned(),
+            name: Some("score".parse().unwrap()),
+            request: Some(String::new()),
+            runtime: Some(RuntimeKind::Docker),
+            pool: Some(String::new()),
+            env: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
+            completions: Some(1),
+            parallelism: Some(1),
+            retries: Some(1),
+            deadline: Some(Span::secs(1)),
+            input: Some(JobInput {
+                folder: true,
+                files: vec![JobFile {
+                    name: String::new(),
+                    blob: format!("blake3:{}", "0".repeat(64)).parse().unwrap(),
+                    bytes: 1,
+                }],
+            }),
+        },
+    );
+}
+
+#[test]
 fn answers_about_the_fleet_are_as_described() {
     let gateway = GatewayView {
         name: "g".parse().unwrap(),
@@ -192,6 +269,7 @@ fn answers_about_the_fleet_are_as_described() {
             services: BTreeMap::new(),
             instances: BTreeMap::new(),
             gateways: vec![gateway],
+            jobs: BTreeMap::from([("running".to_owned(), 1)]),
         },
     );
 }

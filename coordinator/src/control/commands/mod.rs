@@ -3,11 +3,13 @@
 
 pub(crate) mod agents;
 pub(crate) mod gateways;
+pub(crate) mod jobs;
 pub(crate) mod joining;
 pub(crate) mod models;
 pub(crate) mod nodes;
 pub(crate) mod services;
 pub(crate) mod statuses;
+pub(crate) mod tasks;
 
 use berth_model::problem::Problem;
 

@@ -4,7 +4,7 @@ use berth_model::digest::BlobDigest;
 use berth_model::problem::Problem;
 use berth_model::service::ModelVersion;
 
-use super::check_size;
+use super::{check_size, jobs};
 use crate::control::events::Happened;
 use crate::control::modelref::versions;
 use crate::control::world::World;
@@ -46,11 +46,17 @@ pub(crate) fn register(
     Ok(version)
 }
 
-/// The size of a registered model's archive. Errors: 404 for any other digest.
+/// The size of a registered model's archive, or of what a live job works on as far as it does. Errors:
+/// 404 for any other digest.
 pub(crate) fn blob_bytes(world: &World, blob: &BlobDigest) -> Result<u64, Problem> {
     let mut models = world.records.models.values();
     models
         .find(|v| v.blob == *blob)
         .map(|v| v.blob_bytes)
-        .ok_or_else(|| Problem::not_found(format!("no registered model has the archive {blob}")))
+        .or_else(|| jobs::input_bytes(world, blob))
+        .ok_or_else(|| {
+            Problem::not_found(format!(
+                "no registered model has the archive {blob}, and no job works on it"
+            ))
+        })
 }

@@ -29,6 +29,12 @@ pub(crate) fn deploy(world: &mut World, deploy: &Deploy) -> Result<ServiceName, 
             .map_err(|e| Problem::invalid(format!("{e}; name the service with --service")))?,
     };
     check(world, deploy)?;
+    if world.records.jobs.contains_key(name.as_str()) {
+        return Err(Problem::conflict(format!(
+            "{name} is the name of a job, which a service cannot have: choose another with --service, or \
+             delete the job with `berth job delete {name}`"
+        )));
+    }
     let old = world.records.services.get(&name);
     if old.is_some_and(|s| s.deleting) {
         return Err(deleting(&name));
@@ -62,7 +68,14 @@ pub(crate) fn deploy(world: &mut World, deploy: &Deploy) -> Result<ServiceName, 
 
 fn check(world: &World, deploy: &Deploy) -> Result<(), Problem> {
     check_replicas(deploy.replicas)?;
-    let bytes: usize = deploy.env.iter().map(|(k, v)| k.len() + v.len()).sum();
+    check_environment(&deploy.env)?;
+    check_pool(deploy.pool.as_deref())?;
+    check_runtime(world, deploy.runtime.unwrap_or_default())
+}
+
+/// Refuses variables that no process can have, and too many.
+pub(super) fn check_environment(env: &BTreeMap<String, String>) -> Result<(), Problem> {
+    let bytes: usize = env.iter().map(|(k, v)| k.len() + v.len()).sum();
     if bytes > MAX_ENV_BYTES {
         return Err(Problem::invalid(format!(
             "the environment variables take {bytes} bytes; at most {MAX_ENV_BYTES} are allowed: put large \
@@ -70,7 +83,7 @@ fn check(world: &World, deploy: &Deploy) -> Result<(), Problem> {
         )));
     }
     let bad = |k: &&String| k.is_empty() || k.contains(['=', '\0']);
-    let (names, values) = (deploy.env.keys(), deploy.env.values());
+    let (names, values) = (env.keys(), env.values());
     if let Some(name) = names.clone().find(bad) {
         return Err(Problem::invalid(format!(
             "{name:?} cannot be the name of an environment variable"
@@ -81,17 +94,17 @@ fn check(world: &World, deploy: &Deploy) -> Result<(), Problem> {
             "an environment variable's value contains a zero byte",
         ));
     }
-    // As long as any label may be; a pool is one.
-    if deploy
-        .pool
-        .as_ref()
-        .is_some_and(|p| p.is_empty() || p.len() > 63)
-    {
+    Ok(())
+}
+
+/// A pool is a label, and as long as any label may be.
+pub(super) fn check_pool(pool: Option<&str>) -> Result<(), Problem> {
+    if pool.is_some_and(|p| p.is_empty() || p.len() > 63) {
         return Err(Problem::invalid(
-            "a pool's name has 1 to 63 characters: deploy with --pool NAME, or without it",
+            "a pool's name has 1 to 63 characters: choose with --pool NAME, or leave it out",
         ));
     }
-    check_runtime(world, deploy.runtime.unwrap_or_default())
+    Ok(())
 }
 
 fn check_replicas(replicas: Option<u32>) -> Result<(), Problem> {
@@ -105,7 +118,7 @@ fn check_replicas(replicas: Option<u32>) -> Result<(), Problem> {
 
 /// A runtime that some node reports is the planner's to judge; one that none has and that this
 /// version cannot start would wait for ever.
-fn check_runtime(world: &World, runtime: RuntimeKind) -> Result<(), Problem> {
+pub(super) fn check_runtime(world: &World, runtime: RuntimeKind) -> Result<(), Problem> {
     let has = |n: &berth_model::node::NodeRecord| n.facts.runtimes.contains(&runtime);
     if runtime == RuntimeKind::Process || world.records.nodes.values().any(has) {
         return Ok(());

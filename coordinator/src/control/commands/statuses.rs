@@ -3,6 +3,7 @@
 use berth_model::id::{InstanceId, NodeName};
 use berth_model::instance::{InstanceRecord, InstanceStatus, Phase, Reason, Stage};
 
+use super::tasks;
 use crate::control::agent::AgentName;
 use crate::control::events::Happened;
 use crate::control::world::World;
@@ -20,6 +21,7 @@ pub(crate) fn take(world: &mut World, agent: &AgentName, status: InstanceStatus)
     let record = world.records.instances.get(&status.id);
     let Some(record) = record.filter(|r| agent.has(r)) else {
         raise_counters(world, &status.id);
+        tasks::late(world, &status);
         return;
     };
     if record.status == status {
@@ -34,9 +36,13 @@ pub(crate) fn take(world: &mut World, agent: &AgentName, status: InstanceStatus)
         .instances
         .get(&status.id)
         .map(|r| r.status.clone());
+    let stage = record.stage;
     world.records.instances.put(status.id.clone(), record);
     if let Some(before) = before {
         tell(world, &before, &status);
+        if status.phase == Phase::Stopped && before.phase != Phase::Stopped {
+            tasks::ended(world, stage, &status);
+        }
     }
 }
 
@@ -65,10 +71,10 @@ fn tell(world: &mut World, before: &InstanceStatus, now: &InstanceStatus) {
 pub(crate) fn raise_counters(world: &mut World, id: &InstanceId) {
     let slot = &id.slot;
     let records = &mut world.records;
-    let known = records
-        .services
-        .get(&slot.service)
-        .is_some_and(|s| s.revisions.contains_key(&slot.revision));
+    let service = records.services.get(&slot.service);
+    let job = records.jobs.get(slot.service.as_str());
+    let known = service.is_some_and(|s| s.revisions.contains_key(&slot.revision))
+        || job.is_some_and(|j| j.revision == slot.revision);
     if known {
         let highest = records.attempts.get(slot).copied().unwrap_or(0);
         records.attempts.put(slot.clone(), highest.max(id.attempt));
@@ -115,6 +121,11 @@ pub(crate) fn adopt(world: &mut World, node: &NodeName, status: &InstanceStatus)
 /// A revision's number may mean something else since the restore; its digest cannot.
 fn runs_what_is_wanted(world: &World, status: &InstanceStatus) -> bool {
     let slot = &status.id.slot;
+    if let Some(job) = world.records.jobs.get(slot.service.as_str()) {
+        return job.owns(&status.id)
+            && job.wants(slot.ordinal)
+            && status.digest == Some(job.digest);
+    }
     let service = world.records.services.get(&slot.service);
     let revision = service.and_then(|s| s.revisions.get(&slot.revision));
     revision.is_some_and(|r| status.digest == Some(r.digest))

@@ -1,6 +1,7 @@
 //! What the admin API shows: pure functions of the world.
 
 pub(crate) mod gateway;
+pub(crate) mod job;
 pub(crate) mod model;
 pub(crate) mod node;
 pub(crate) mod reasons;

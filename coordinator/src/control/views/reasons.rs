@@ -49,7 +49,9 @@ pub(crate) fn of(
     let mut out: Vec<Why> = Vec::new();
     for waiting in world.waiting.iter().filter(|w| w.service == service.name) {
         let rank = match waiting.reason {
-            WaitReason::NoNode { .. } | WaitReason::NoCluster { .. } => Rank::NoNode,
+            WaitReason::NoNode { .. }
+            | WaitReason::NoCluster { .. }
+            | WaitReason::TasksWait { .. } => Rank::NoNode,
             WaitReason::MassLoss { .. } | WaitReason::Settling | WaitReason::Hold { .. } => {
                 Rank::Held
             }

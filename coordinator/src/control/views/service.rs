@@ -144,7 +144,7 @@ fn revision(revision: &Revision, instances: &[&InstanceRecord]) -> RevisionView 
     }
 }
 
-fn instance(world: &World, record: &InstanceRecord) -> InstanceView {
+pub(crate) fn instance(world: &World, record: &InstanceRecord) -> InstanceView {
     InstanceView {
         node: record.place.clone(),
         node_state: world.place_state(&record.place),

@@ -7,7 +7,7 @@ use berth_model::event::Level;
 use berth_model::id::NodeName;
 use berth_model::node::NodeState;
 
-use super::{gateway, node, reasons, service};
+use super::{gateway, job, node, reasons, service};
 use crate::control::world::World;
 
 /// More problems than one screen holds help nobody.
@@ -39,6 +39,7 @@ pub(crate) fn status(world: &World) -> StatusView {
         services: by_state,
         instances: by_phase,
         gateways: gateway::all(world),
+        jobs: job::by_state(world),
     }
 }
 

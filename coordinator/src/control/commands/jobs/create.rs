@@ -1,0 +1,164 @@
+//! From a request to a job's record.
+
+use std::collections::BTreeMap;
+
+use berth_model::id::{JobName, MAX_NAME, ModelName};
+use berth_model::job::{JobRecord, JobState};
+use berth_model::problem::Problem;
+
+use crate::control::NewJob;
+use crate::control::commands::{check_size, services};
+use crate::control::events::{Happened, OfJob};
+use crate::control::modelref;
+use crate::control::world::World;
+
+/// Most shards of one job, and most jobs at a time, ended ones included.
+pub(crate) const MAX_COMPLETIONS: u32 = 1_000;
+const MAX_JOBS: usize = 10_000;
+/// Most failed attempts that can be made up for.
+const MAX_RETRIES: u32 = 10_000;
+/// Most bytes of a new job's record, most of which is the list of its input files: outputs and failures
+/// join it, and all of it has to fit into one transaction.
+const MAX_BYTES: usize = 384 * 1024;
+/// Longest request key.
+const MAX_KEY: usize = 128;
+const DEFAULT_RETRIES: u32 = 3;
+
+/// Creates a job. The same request key again answers with the job that is there.
+pub(crate) fn create(world: &mut World, new: NewJob) -> Result<JobName, Problem> {
+    let wanted = &new.wanted;
+    if let Some(there) = same_request(world, wanted.request.as_deref())? {
+        return Ok(there);
+    }
+    let model = modelref::resolve(&world.records.models, &wanted.model)?.clone();
+    services::check_environment(&wanted.env)?;
+    services::check_pool(wanted.pool.as_deref())?;
+    services::check_runtime(world, wanted.runtime.unwrap_or_default())?;
+    check_figures(&new)?;
+    if world.records.jobs.len() >= MAX_JOBS {
+        return Err(Problem::conflict(format!(
+            "there are {MAX_JOBS} jobs already: delete some that have ended with `berth job delete J`"
+        )));
+    }
+    let (name, number) = name(world, wanted.name.as_ref(), &model.name)?;
+    let last = world.records.revisions.get(name.as_str()).copied();
+    let shards = u32::try_from(new.shards.len()).unwrap_or(u32::MAX);
+    let node_labels = wanted
+        .pool
+        .iter()
+        .map(|pool| ("pool".to_owned(), pool.clone()));
+    let job = JobRecord {
+        name: name.clone(),
+        revision: last.unwrap_or(0) + 1,
+        request: wanted.request.clone(),
+        model: model.name.clone(),
+        serial: model.serial,
+        version: model.version.clone(),
+        digest: model.digest,
+        runtime: wanted.runtime.unwrap_or_default(),
+        node_labels: node_labels.collect(),
+        env: wanted.env.clone(),
+        shards: new.shards,
+        note: new.note,
+        parallelism: wanted.parallelism.unwrap_or(shards),
+        retries: wanted.retries.unwrap_or(DEFAULT_RETRIES),
+        deadline: wanted.deadline,
+        state: JobState::Running,
+        outputs: BTreeMap::new(),
+        failures: Vec::new(),
+        failed: 0,
+        claims: BTreeMap::new(),
+        cluster: None,
+        uid: None,
+        announced: BTreeMap::new(),
+        deleting: false,
+        emptied: false,
+        created: world.wall,
+        ended: None,
+    };
+    check_size("the job with the list of its input files", &job, MAX_BYTES)?;
+    if let Some(number) = number {
+        world.records.job_numbers.put(model.name.clone(), number);
+    }
+    world.records.revisions.put(job.service(), job.revision);
+    world.happened(&Happened::Job(OfJob::Created(&job)));
+    world.records.jobs.put(name.clone(), job);
+    Ok(name)
+}
+
+fn same_request(world: &World, key: Option<&str>) -> Result<Option<JobName>, Problem> {
+    let Some(key) = key else { return Ok(None) };
+    if key.is_empty() || key.len() > MAX_KEY {
+        return Err(Problem::invalid(format!(
+            "a request key has 1 to {MAX_KEY} bytes"
+        )));
+    }
+    let mut jobs = world.records.jobs.values();
+    let there = jobs.find(|job| job.request.as_deref() == Some(key));
+    Ok(there.map(|job| job.name.clone()))
+}
+
+fn check_figures(new: &NewJob) -> Result<(), Problem> {
+    let wanted = &new.wanted;
+    if new.shards.is_empty() || new.shards.len() > MAX_COMPLETIONS as usize {
+        return Err(Problem::invalid(format!(
+            "a job has 1 to {MAX_COMPLETIONS} completions"
+        )));
+    }
+    if wanted.parallelism == Some(0) {
+        return Err(Problem::invalid(
+            "with a parallelism of 0 nothing would ever run: choose 1 or more",
+        ));
+    }
+    if wanted.retries.is_some_and(|n| n > MAX_RETRIES) {
+        return Err(Problem::invalid(format!(
+            "at most {MAX_RETRIES} retries are made"
+        )));
+    }
+    if wanted.deadline.is_some_and(|d| d.as_millis() == 0) {
+        return Err(Problem::invalid(
+            "a deadline of 0 would be over at once: leave it out for none",
+        ));
+    }
+    Ok(())
+}
+
+/// The wanted name, or the model's with the next number that makes a free one, and that number.
+fn name(
+    world: &World,
+    wanted: Option<&JobName>,
+    model: &ModelName,
+) -> Result<(JobName, Option<u64>), Problem> {
+    let Some(name) = wanted else {
+        return next(world, model);
+    };
+    if world.records.jobs.contains_key(name) {
+        return Err(Problem::conflict(format!(
+            "there is a job {name} already: choose another --name, or delete it with `berth job delete \
+             {name}`"
+        )));
+    }
+    if world.records.services.contains_key(name.as_str()) {
+        return Err(Problem::conflict(format!(
+            "{name} is the name of a service, which a job cannot have: choose another --name"
+        )));
+    }
+    Ok((name.clone(), None))
+}
+
+fn next(world: &World, model: &ModelName) -> Result<(JobName, Option<u64>), Problem> {
+    let mut number = world.records.job_numbers.get(model).copied().unwrap_or(0);
+    loop {
+        number += 1;
+        let suffix = format!("-{number}");
+        let model = model.as_str();
+        let kept = model.get(..MAX_NAME - suffix.len()).unwrap_or(model);
+        let name = JobName::new(format!("{}{suffix}", kept.trim_end_matches('-')))
+            .map_err(|e| Problem::invalid(format!("{e}; name the job with --name")))?;
+        let taken = world.records.jobs.contains_key(&name)
+            || world.records.services.contains_key(name.as_str());
+        if !taken {
+            return Ok((name, Some(number)));
+        }
+    }
+}
