@@ -36,6 +36,9 @@ fn render(status: &StatusView) -> String {
         counts(&status.services),
         counts(&status.instances)
     ));
+    if !status.jobs.is_empty() {
+        text.push_str(&format!("jobs       {}\n", counts(&status.jobs)));
+    }
     for gateway in &status.gateways {
         let state = match (gateway.connected, gateway.current) {
             (true, true) => "follows",
@@ -87,11 +90,12 @@ mod tests {
             services: BTreeMap::new(),
             instances: BTreeMap::new(),
             gateways: Vec::new(),
+            jobs: [("running".to_owned(), 2)].into(),
         };
         assert_eq!(
             render(&status),
             "ERROR    node/n1: lost for 3m; look at its agent\n\n\
-             nodes      1 lost, 1 ready\nservices   none\ninstances  none\nversion    0.1.0\n"
+             nodes      1 lost, 1 ready\nservices   none\ninstances  none\njobs       2 running\nversion    0.1.0\n"
         );
     }
 }
