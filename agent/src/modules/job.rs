@@ -9,7 +9,7 @@ use berth_shim::spec::ProcessSpec;
 
 use super::environment::{argv, environment};
 use super::transform::{PREDICTOR_URL, dialled, predictor_url};
-use super::{Address, Place, is_tf_serving};
+use super::{Address, Place, is_tf_serving, tf_serving};
 
 /// A task's input in its work folder: `BERTH_JOB_INPUT`.
 pub const INPUT: &str = "input";
@@ -109,8 +109,7 @@ fn told(task: &TaskSpec, place: &Place<'_>) -> BTreeMap<String, String> {
 fn check(spec: &InstanceSpec, module: Address) -> String {
     let at = dialled(module);
     if is_tf_serving(spec) {
-        let (name, serial) = (&spec.id.slot.service, spec.serial);
-        return format!("tf-serving+http://{at}/v1/models/{name}/versions/{serial}");
+        return format!("tf-serving+http://{at}{}", tf_serving::status_path(spec));
     }
     match &spec.manifest.health.check {
         HealthCheck::Http(path) => format!("http://{at}{path}"),
@@ -128,7 +127,7 @@ fn batch(spec: &InstanceSpec) -> u32 {
         .tf_serving
         .as_ref()
         .and_then(|said| said.batching.get("max_batch_size"))
-        .and_then(|value| value.get("value").unwrap_or(value).as_u64())
+        .and_then(serde_json::Value::as_u64)
         .and_then(|most| u32::try_from(most).ok());
     most.map_or(BATCH, |most| BATCH.min(most.max(1)))
 }
@@ -247,7 +246,7 @@ mod tests {
                 "kind = \"tf-serving\"",
             )
             .replace("format = \"custom\"", "format = \"saved_model\"");
-        let text = format!("{text}[tf-serving.batching]\nmax_batch_size = {{ value = 8 }}\n");
+        let text = format!("{text}[tf-serving.batching]\nmax_batch_size = 8\n");
         let spec = InstanceSpec {
             manifest: manifest::parse(&text, "berth.toml").unwrap(),
             ..task("")
