@@ -6,6 +6,7 @@ use berth_agent_plan::Settings;
 use berth_model::node::Facts;
 use berth_shim::spec::LogSpec;
 use tokio::sync::{Notify, mpsc, watch};
+use tonic::transport::Channel;
 
 use crate::availability;
 use crate::clock;
@@ -136,6 +137,8 @@ pub(crate) struct Agent {
     renewer: Renewer,
     /// To its reconciler.
     pub(crate) events: mpsc::Sender<Event>,
+    /// The connection to the coordinator, while a session is open.
+    pub(crate) connected: watch::Receiver<Option<Channel>>,
     _watching: tokio::task::JoinSet<()>,
 }
 
@@ -177,7 +180,12 @@ impl Agent {
             ledger: role.ledger,
             runtimes: runtimes.clone(),
             packages: Packages::open(data, &archives, connected.clone(), events.clone()),
-            tasks: Tasks::new(data.clone(), config.max_output.0, connected, events.clone()),
+            tasks: Tasks::new(
+                data.clone(),
+                config.max_output.0,
+                connected.clone(),
+                events.clone(),
+            ),
             driver: config.driver.clone(),
             shipper,
             progress: role.progress,
@@ -220,6 +228,7 @@ impl Agent {
             session,
             renewer,
             events,
+            connected,
             _watching: watching,
         })
     }

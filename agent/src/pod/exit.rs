@@ -15,6 +15,10 @@ const LONGEST: usize = 4000;
 pub(super) fn code(progress: &Progress) -> u8 {
     const TERMINATED: u8 = 128 + 15;
     const KILLED: u8 = 128 + 9;
+    if !progress.stopped {
+        // Whatever it did, its output and its end are not where they belong.
+        return 1;
+    }
     match &progress.reason {
         Some(Reason::Completed) => 0,
         Some(Reason::Exited { code, .. }) => exited(*code),
@@ -89,6 +93,7 @@ mod tests {
             end,
         };
         Progress {
+            stopped: true,
             reason: Some(reason),
             end: Some(EndState {
                 reason: EndReason::Stopped,
@@ -109,6 +114,7 @@ mod tests {
             code,
         };
         let one = |reason| Progress {
+            stopped: true,
             reason: Some(reason),
             ..Progress::default()
         };
@@ -122,7 +128,12 @@ mod tests {
         assert_eq!(code(&one(signal)), 139);
         assert_eq!(code(&one(Reason::KilledAfterGrace)), 137);
         assert_eq!(code(&one(Reason::SupervisorLost)), 1);
-        assert_eq!(code(&Progress::default()), 143);
+        let never = Progress {
+            stopped: true,
+            ..Progress::default()
+        };
+        assert_eq!(code(&never), 143);
+        assert_eq!(code(&Progress::default()), 1, "it has not stopped");
         let stopped = |end| code(&ended(Reason::StopRequested, end));
         assert_eq!(stopped(End::Exited { code: 0 }), 0);
         assert_eq!(

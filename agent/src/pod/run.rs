@@ -14,6 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tonic::transport::Channel;
 
 use super::prepare::pod_facts;
 use super::{PodError, Settings, exit, load_spec};
@@ -98,6 +99,7 @@ pub async fn run(settings: &Settings) -> Result<u8, PodError> {
         board,
         echo: tokio::spawn(echo_all(watched.clone())),
         progress: watched,
+        connected: agent.connected.clone(),
         stop_grace,
         linger: settings.linger,
     };
@@ -155,6 +157,7 @@ struct Life {
     events: mpsc::Sender<Event>,
     board: Arc<Board>,
     progress: watch::Receiver<Progress>,
+    connected: watch::Receiver<Option<Channel>>,
     echo: JoinHandle<()>,
     stop_grace: Duration,
     linger: Duration,
@@ -163,34 +166,30 @@ struct Life {
 impl Life {
     /// To the end: all lines and the last status are on the coordinator's disk, or nobody will take them.
     async fn follow(&mut self, signals: &mut Signals) -> Progress {
-        let mut told_to_end: Option<Instant> = None;
-        while !self.has_stopped(signals).await {
-            tracing::warn!("told to end: the module is stopped in order");
-            told_to_end.get_or_insert_with(Instant::now);
-            // If nobody hears it, the agent's end is told in its own way.
-            let _ = self.events.send(Event::End).await;
-        }
-        let mut until = Instant::now() + self.linger;
-        if let Some(told) = told_to_end {
-            until = until.min(told + self.stop_grace + AFTER_STOP);
-        }
-        let (mut progress, board) = (self.progress.clone(), self.board.clone());
-        let kept = async move {
-            let shipped = progress.wait_for(|p| p.shipped || p.disowned.is_some());
-            let disowned = shipped.await.is_ok_and(|p| p.disowned.is_some());
-            if !disowned {
-                board.settled().await;
-            }
-        };
-        tokio::pin!(kept);
+        let kept = kept(self.progress.clone(), self.board.clone());
+        let alone = alone(self.progress.clone(), self.connected.clone(), self.linger);
+        tokio::pin!(kept, alone);
+        let mut until: Option<Instant> = None;
         loop {
             tokio::select! {
                 () = &mut kept => break,
-                () = tokio::time::sleep_until(until) => {
+                () = &mut alone => {
                     tracing::error!("the coordinator is away: its last lines and its end are not with it");
                     break;
                 }
-                () = signals.next() => until = until.min(Instant::now() + AFTER_STOP),
+                () = sleep_until(until) => {
+                    tracing::error!("no more time: its last lines and its end are not with the coordinator");
+                    break;
+                }
+                () = signals.next() => {
+                    tracing::warn!("told to end: what runs is stopped in order");
+                    let runs = !self.progress.borrow().stopped;
+                    let grace = if runs { self.stop_grace } else { Duration::ZERO };
+                    let limit = Instant::now() + grace + AFTER_STOP;
+                    until = Some(until.map_or(limit, |until| until.min(limit)));
+                    // If nobody hears it, the agent's end is told in its own way.
+                    let _ = self.events.send(Event::End).await;
+                }
             }
         }
         if tokio::time::timeout(ECHO, &mut self.echo).await.is_err() {
@@ -198,16 +197,46 @@ impl Life {
         }
         self.progress.borrow().clone()
     }
+}
 
-    /// Waits until it has stopped; false if a signal came first.
-    async fn has_stopped(&mut self, signals: &mut Signals) -> bool {
-        tokio::select! {
-            // Its sender lives as long as the agent, whose end is told in its own way.
-            stopped = self.progress.wait_for(|p| p.stopped) => match stopped {
-                Ok(_) => true,
-                Err(_) => std::future::pending().await,
-            },
-            () = signals.next() => false,
+/// Resolves when everything is told, or the coordinator wants to hear nothing of it.
+async fn kept(mut progress: watch::Receiver<Progress>, board: Arc<Board>) {
+    let shipped = |p: &Progress| p.stopped && (p.shipped || p.disowned.is_some());
+    match progress.wait_for(shipped).await {
+        Ok(progress) if progress.disowned.is_some() => return,
+        Ok(_) => {}
+        // The agent's end is told in its own way.
+        Err(_) => return std::future::pending().await,
+    }
+    board.settled().await;
+}
+
+/// Resolves when, after the end of what ran, the coordinator was away for so long.
+async fn alone(
+    mut progress: watch::Receiver<Progress>,
+    mut connected: watch::Receiver<Option<Channel>>,
+    linger: Duration,
+) {
+    // What is waited for must not be held: it could not change any more.
+    let ended = |p: &Progress| p.end.is_some() || p.stopped;
+    if progress.wait_for(ended).await.is_err() {
+        return std::future::pending().await;
+    }
+    loop {
+        // Both ends of it live as long as the agent, whose end is told in its own way.
+        if connected.wait_for(Option::is_none).await.is_err() {
+            return std::future::pending().await;
         }
+        let back = connected.wait_for(Option::is_some);
+        if tokio::time::timeout(linger, back).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
