@@ -85,6 +85,14 @@ fn check_address(endpoint: &str, address: std::net::IpAddr) -> Result<(), RunErr
     })
 }
 
+/// Limits of a start's log on disk.
+fn log_spec(config: &Config) -> LogSpec {
+    LogSpec {
+        segment_bytes: config.log_segment.0,
+        budget_bytes: config.log_budget.0,
+    }
+}
+
 /// What one agent does otherwise than another.
 pub(crate) struct Role {
     /// What it says of its machine.
@@ -193,10 +201,7 @@ impl Agent {
             board: role.board.clone(),
             events: (events.clone(), inbox),
             ports: config.port_range,
-            log: LogSpec {
-                segment_bytes: config.log_segment.0,
-                budget_bytes: config.log_budget.0,
-            },
+            log: log_spec(config),
             unused_packages: config.unused_packages,
             model_server: config.model_server.clone(),
             boot_id: boot_id.clone(),

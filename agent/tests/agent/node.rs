@@ -23,7 +23,7 @@ pub(crate) fn shim() -> PathBuf {
 }
 
 /// A program beside the agent, built if it is not there.
-fn beside(name: &str) -> PathBuf {
+pub(crate) fn beside(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_BIN_EXE_berth-agent"))
         .parent()
         .unwrap();

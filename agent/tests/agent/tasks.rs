@@ -9,10 +9,10 @@ use berth_model::job::{Piece, ShardInput, TaskSpec};
 use crate::coordinator::Coordinator;
 use crate::node::Package;
 
-const ID: &str = "score.1.2.1";
+pub(crate) const ID: &str = "score.1.2.1";
 
 /// A package whose `[job] command` is a shell script.
-fn script(coordinator: &Coordinator, script: &str) -> Package {
+pub(crate) fn script(coordinator: &Coordinator, script: &str) -> Package {
     let manifest = "[package]\nname = \"score\"\nversion = \"1.0.0\"\n\
         [model]\npath = \"model\"\nformat = \"custom\"\n\
         [module]\nkind = \"custom\"\ncommand = [\"/bin/false\"]\nstop_grace = \"2s\"\n\
@@ -26,7 +26,7 @@ fn script(coordinator: &Coordinator, script: &str) -> Package {
 }
 
 /// A module that answers with the length of each row, and the driver beside it.
-fn served(coordinator: &Coordinator, module: &str) -> Package {
+pub(crate) fn served(coordinator: &Coordinator, module: &str) -> Package {
     let manifest = "[package]\nname = \"score\"\nversion = \"1.0.0\"\n\
         [model]\npath = \"model\"\nformat = \"custom\"\n\
         [module]\nkind = \"custom\"\ncommand = [\"python3\", \"serve.py\"]\nstop_grace = \"2s\"\n\
@@ -39,7 +39,7 @@ fn served(coordinator: &Coordinator, module: &str) -> Package {
     Package::with(coordinator, &files)
 }
 
-const MODULE: &str = r#"
+pub(crate) const MODULE: &str = r#"
 import json, os
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -70,7 +70,7 @@ ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).serv
 "#;
 
 /// Puts an input onto the coordinator; tells its one piece.
-fn blob(coordinator: &Coordinator, name: &str, bytes: &[u8]) -> Piece {
+pub(crate) fn blob(coordinator: &Coordinator, name: &str, bytes: &[u8]) -> Piece {
     let blob = format!("blake3:{}", blake3::hash(bytes).to_hex());
     coordinator.with(|state| state.blobs.insert(blob.clone(), bytes.to_vec()));
     Piece {
@@ -81,7 +81,7 @@ fn blob(coordinator: &Coordinator, name: &str, bytes: &[u8]) -> Piece {
     }
 }
 
-fn task(package: &Package, input: ShardInput) -> InstanceSpec {
+pub(crate) fn task(package: &Package, input: ShardInput) -> InstanceSpec {
     InstanceSpec {
         task: Some(TaskSpec {
             index: 2,
@@ -93,7 +93,7 @@ fn task(package: &Package, input: ShardInput) -> InstanceSpec {
     }
 }
 
-fn file(pieces: Vec<Piece>) -> ShardInput {
+pub(crate) fn file(pieces: Vec<Piece>) -> ShardInput {
     ShardInput {
         folder: false,
         pieces,
@@ -104,7 +104,7 @@ async fn stopped(coordinator: &Coordinator) -> InstanceStatus {
     coordinator.phase(ID, Phase::Stopped).await
 }
 
-fn outputs(coordinator: &Coordinator) -> Vec<(String, String, Vec<u8>)> {
+pub(crate) fn outputs(coordinator: &Coordinator) -> Vec<(String, String, Vec<u8>)> {
     coordinator.with(|state| state.outputs.clone())
 }
 

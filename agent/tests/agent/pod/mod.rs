@@ -3,6 +3,7 @@
 mod ends;
 mod init;
 mod prepare;
+mod tasks;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +16,7 @@ use berth_model::node::RuntimeKind;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::coordinator::Coordinator;
-use crate::node::{Package, port_range, shim};
+use crate::node::{Package, beside, port_range, shim};
 use crate::wait::until;
 
 pub(crate) const ID: &str = "web.1.0.1";
@@ -33,9 +34,14 @@ impl Pod {
     /// With the token and the instance that a coordinator has for it.
     pub(crate) fn new(coordinator: &Coordinator, mode: &str) -> Self {
         let package = Package::quick(coordinator);
+        Self::of(coordinator, package.spec(ID, mode))
+    }
+
+    /// With the token and an instance or a task.
+    pub(crate) fn of(coordinator: &Coordinator, spec: InstanceSpec) -> Self {
         let spec = InstanceSpec {
             runtime: RuntimeKind::Kubernetes,
-            ..package.spec(ID, mode)
+            ..spec
         };
         coordinator.with(|state| state.pod_instance = Some(spec));
         Self::bare(coordinator)
@@ -56,6 +62,8 @@ impl Pod {
         let image = dir.path().join("image");
         std::fs::copy(env!("CARGO_BIN_EXE_berth-agent"), image.join("berth-agent")).unwrap();
         std::fs::copy(shim(), image.join("berth-shim")).unwrap();
+        let driver = beside("berth-driver");
+        std::fs::copy(driver, image.join("berth-driver")).unwrap();
         let log = dir.path().join("termination-log");
         std::fs::write(&log, "").unwrap();
         std::fs::set_permissions(&log, std::fs::Permissions::from_mode(0o666)).unwrap();
