@@ -187,3 +187,17 @@ async fn without_a_server_a_command_says_so_soon() -> Result<()> {
     );
     Ok(())
 }
+
+#[tokio::test]
+async fn a_coordinator_outside_of_any_cluster_is_told_so() -> Result<()> {
+    let config = ClusterConfig::new("in".parse()?, "f", Access::InCluster, "127.0.0.1:1");
+    let error = Cluster::start(config).create(&web()).await;
+    ensure!(
+        matches!(&error, Err(Error::NotInCluster { .. })),
+        "{error:?}"
+    );
+    ensure!(error.is_err_and(
+        |e| e.class() == Class::Configuration && e.to_string().contains("name a kubeconfig")
+    ));
+    Ok(())
+}
