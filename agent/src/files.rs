@@ -83,6 +83,16 @@ pub fn make_dir(path: &Path) -> Result<(), FileError> {
         .map_err(FileError::of("make", path))
 }
 
+/// Makes an empty file; one that is there stays as it is. A link is never followed: the folder may be a module's.
+pub fn touch(path: &Path) -> Result<(), FileError> {
+    match File::options().write(true).create_new(true).open(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(FileError::of("make", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Deletes a folder with all that is in it; an absent one is no error.
 pub fn remove_dir(path: &Path) -> Result<(), FileError> {
     match std::fs::remove_dir_all(path) {

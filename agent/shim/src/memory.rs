@@ -129,8 +129,10 @@ fn groups(cgroup: &str, mountinfo: &str) -> Vec<Group> {
             let below = Path::new(path)
                 .strip_prefix(mount.root)
                 .unwrap_or(Path::new(""));
+            let mut dir = PathBuf::from(mount.point);
+            dir.extend(below);
             let group = Group {
-                dir: Path::new(mount.point).join(below.strip_prefix("/").unwrap_or(below)),
+                dir,
                 top: mount.point.into(),
                 names,
             };

@@ -252,7 +252,7 @@ impl Reconciler {
         match (before, healthy(local)) {
             (false, true) => {
                 tracing::info!(instance = %id, start, "healthy");
-                let _ = std::fs::write(marker, "");
+                let _ = crate::files::touch(&marker);
             }
             (true, false) => {
                 tracing::warn!(instance = %id, start, "unhealthy");

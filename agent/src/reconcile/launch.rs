@@ -59,6 +59,7 @@ impl Reconciler {
         let launch = Launch {
             dir: self.parts.data.start(id, start),
             spec: plan.spec,
+            container: None,
         };
         tracing::info!(instance = %id, start, port = ports.port, "starting");
         self.spawn_launch(runtime, id.clone(), launch);

@@ -12,8 +12,11 @@ use berth_shim::identity::{self, Signal};
 use berth_shim::spec::{LogSpec, ProcessSpec, SPEC_VERSION, Spec};
 use berth_shim::state::State;
 
+use berth_model::resources::Resources;
+
 use super::{
-    Adopted, End, EndReason, EndState, Handle, Launch, PortOwner, ProcessEnd, Runtime, RuntimeError,
+    Adopted, Container, End, EndReason, EndState, Handle, Launch, PortOwner, ProcessEnd, Runtime,
+    RuntimeError,
 };
 
 /// Longest wait for anything.
@@ -33,12 +36,44 @@ macro_rules! suite {
     (@tests $make:expr; $($name:ident)*) => {$(
         #[tokio::test]
         async fn $name() {
-            let runtime: std::sync::Arc<dyn $crate::runtime::Runtime> = ($make)();
+            // None: what it needs is not here, and that was told.
+            let runtime: Option<std::sync::Arc<dyn $crate::runtime::Runtime>> = ($make)();
+            let Some(runtime) = runtime else { return };
             $crate::runtime::conformance::$name(runtime).await;
         }
     )*};
 }
 pub(crate) use suite;
+
+/// The shim beside this test's own target folder, built if it is not there.
+pub(crate) fn shim() -> PathBuf {
+    if let Some(path) = std::env::var_os("BERTH_SHIM_BIN") {
+        return path.into();
+    }
+    let exe = std::env::current_exe().unwrap();
+    let shim = exe
+        .parent()
+        .and_then(Path::parent)
+        .unwrap()
+        .join("berth-shim");
+    if !shim.exists() {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let target = shim.parent().and_then(Path::parent).unwrap();
+        let built = std::process::Command::new(cargo)
+            .args([
+                "build",
+                "--quiet",
+                "--package",
+                "berth-shim",
+                "--target-dir",
+            ])
+            .arg(target)
+            .status()
+            .unwrap();
+        assert!(built.success(), "the shim cannot be built");
+    }
+    shim
+}
 
 /// A start of one shell script.
 pub(crate) fn shell(dir: &Path, script: &str) -> Launch {
@@ -66,6 +101,29 @@ fn launch(dir: &Path, argv: &[&str]) -> Launch {
     Launch {
         dir: dir.to_owned(),
         spec,
+        container: Some(container(dir)),
+    }
+}
+
+/// The image of the suite's containers.
+pub(crate) const IMAGE: &str = "berth-conformance:busybox";
+
+/// For runtimes that make containers: the suite's modules are this machine's programs and this very test.
+fn container(dir: &Path) -> Container {
+    let exe = std::env::current_exe().unwrap();
+    let libraries = ["/lib", "/lib64", "/usr/lib"].map(PathBuf::from);
+    // The folder beside which a test keeps its files.
+    let own = dir.ancestors().nth(2).unwrap_or(dir).to_owned();
+    Container {
+        image: IMAGE.to_owned(),
+        package: "/usr/lib".into(),
+        writable: vec![own],
+        readable: libraries
+            .into_iter()
+            .filter(|path| path.exists())
+            .chain([exe])
+            .collect(),
+        resources: Resources::default(),
     }
 }
 

@@ -10,6 +10,8 @@
 
 #[cfg(test)]
 pub(crate) mod conformance;
+#[cfg(feature = "docker")]
+pub mod docker;
 pub(crate) mod marker;
 pub mod process;
 mod runtimes;
@@ -20,6 +22,7 @@ use std::pin::Pin;
 
 use berth_model::instance::Reason;
 use berth_model::node::RuntimeKind;
+use berth_model::resources::Resources;
 use berth_shim::spec::Spec;
 use berth_shim::state::ProcessIdentity;
 use tokio::sync::watch;
@@ -33,6 +36,26 @@ pub struct Launch {
     pub dir: PathBuf,
     /// What to run. Its `instance` and `start` must be those the folder stands for.
     pub spec: Spec,
+    /// For runtimes that make containers.
+    pub container: Option<Container>,
+}
+
+/// Where the package is in a container.
+pub const PACKAGE: &str = "/berth/package";
+
+/// The container of a start.
+#[derive(Debug, Clone)]
+pub struct Container {
+    /// Its image, as [`Runtime::prepare`] told.
+    pub image: String,
+    /// The unpacked package, which the container sees at [`PACKAGE`].
+    pub package: PathBuf,
+    /// Folders that it may write, at the same paths as here. They become its user's.
+    pub writable: Vec<PathBuf>,
+    /// What else it may read, at the same paths as here.
+    pub readable: Vec<PathBuf>,
+    /// What it may use.
+    pub resources: Resources,
 }
 
 /// A start that runs, or ran when the handle was made. Cheap to clone; holds no resource.
@@ -242,6 +265,20 @@ pub enum RuntimeError {
         dir: PathBuf,
         /// What is wrong with it.
         source: berth_shim::state::StateError,
+    },
+    /// The daemon on which the runtime depends did not do as told.
+    #[error("cannot {what}")]
+    Daemon {
+        /// What was tried.
+        what: String,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The image is not here any more; preparing the instance anew helps.
+    #[error("the image {image} is gone from this node; it is prepared again")]
+    ImageGone {
+        /// The image.
+        image: String,
     },
     /// This agent does not have that runtime; trying again is no use.
     #[error("this node has no {kind} runtime: {why}")]

@@ -10,17 +10,43 @@ use berth_shim::spec::{SPEC_FILE, Spec};
 use berth_shim::state::{LOCK_FILE, Phase, State, Status};
 
 use super::{io_error, launch, leftovers};
-use crate::runtime::{Adopted, End, EndReason, EndState, ProcessEnd, RuntimeError};
+use crate::runtime::{Adopted, End, EndReason, EndState, Handle, ProcessEnd, RuntimeError};
 
 /// How long a shim that is just coming up may take to write its first state.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How a runtime knows the supervisors of its starts.
+pub(in crate::runtime) trait Supervisors {
+    /// The start of a state, if its supervisor runs.
+    fn find(&self, dir: &Path, state: &State) -> std::io::Result<Option<Handle>>;
+
+    /// Why a supervisor is gone that ended in this boot without a final state.
+    fn lost(&self, _dir: &Path, _state: &State) -> EndReason {
+        EndReason::SupervisorLost
+    }
+
+    /// Why a start ended that left its final state: `reason` as it stands there.
+    fn ended(&self, _dir: &Path, reason: EndReason) -> EndReason {
+        reason
+    }
+}
+
+/// Supervisors that are processes like any other.
+pub(super) struct Plain;
+
+impl Supervisors for Plain {
+    fn find(&self, dir: &Path, state: &State) -> std::io::Result<Option<Handle>> {
+        let alive = identity::is_alive(state.shim, &state.boot_id)?;
+        Ok(alive.then(|| launch::handle(dir, state)))
+    }
+}
+
 /// See [`crate::runtime::Runtime::adopt`].
-pub(super) fn adopt(dir: &Path) -> Result<Adopted, RuntimeError> {
+pub(in crate::runtime) fn adopt(by: &dyn Supervisors, dir: &Path) -> Result<Adopted, RuntimeError> {
     let begin = Instant::now();
     loop {
         match State::load(dir) {
-            Ok(state) => return from_state(dir, state),
+            Ok(state) => return from_state(by, dir, &state),
             Err(error) if error.is_missing() => {}
             Err(error @ DocumentError::Json { .. }) => return from_wreck(dir, error),
             Err(source) => {
@@ -44,19 +70,19 @@ pub(super) fn adopt(dir: &Path) -> Result<Adopted, RuntimeError> {
     }
 }
 
-fn from_state(dir: &Path, state: State) -> Result<Adopted, RuntimeError> {
+fn from_state(by: &dyn Supervisors, dir: &Path, state: &State) -> Result<Adopted, RuntimeError> {
     if state.phase == Phase::Ended {
-        return Ok(Adopted::Ended(end_state(&state)));
+        return Ok(Adopted::Ended(end_state(by, dir, state)));
     }
     let failed = || io_error(format!("look for the processes of {}", state.instance));
-    if identity::is_alive(state.shim, &state.boot_id).map_err(failed())? {
-        return Ok(Adopted::Running(launch::handle(dir, &state)));
+    if let Some(handle) = by.find(dir, state).map_err(failed())? {
+        return Ok(Adopted::Running(handle));
     }
-    lost(dir)
+    lost(by, dir)
 }
 
 /// What became of a start whose shim is gone: it ended in order, or it was lost and is cleared away now.
-pub(super) fn lost(dir: &Path) -> Result<Adopted, RuntimeError> {
+pub(in crate::runtime) fn lost(by: &dyn Supervisors, dir: &Path) -> Result<Adopted, RuntimeError> {
     // Anew: it may have been ending when it was looked at before.
     let state = match State::load(dir) {
         Ok(state) => state,
@@ -68,14 +94,16 @@ pub(super) fn lost(dir: &Path) -> Result<Adopted, RuntimeError> {
         }
     };
     if state.phase == Phase::Ended {
-        return Ok(Adopted::Ended(end_state(&state)));
+        return Ok(Adopted::Ended(end_state(by, dir, &state)));
     }
     let failed = || io_error(format!("clear away what is left of {}", state.instance));
     let same_boot = identity::boot_id().map_err(failed())? == state.boot_id;
+    let mut reason = EndReason::NodeRestarted;
     if same_boot {
         leftovers::kill_marked(&state.instance, state.start, dir).map_err(failed())?;
+        reason = by.lost(dir, &state);
     }
-    Ok(Adopted::Lost(lost_state(&state, same_boot)))
+    Ok(Adopted::Lost(lost_state(&state, reason)))
 }
 
 /// A state that is no JSON, as a power cut may leave it. Nobody writes it any more if nobody holds the lock.
@@ -152,9 +180,9 @@ fn ends(state: &State) -> Vec<ProcessEnd> {
     state.processes.iter().map(of).collect()
 }
 
-fn end_state(state: &State) -> EndState {
+fn end_state(by: &dyn Supervisors, dir: &Path, state: &State) -> EndState {
     let processes = ends(state);
-    let by = processes
+    let first = processes
         .iter()
         .find(|process| Some(&process.name) == state.ended_by.as_ref());
     let starved = |process: &&ProcessEnd| {
@@ -162,7 +190,7 @@ fn end_state(state: &State) -> EndState {
         states.any(|state| state.name == process.name && state.oom_killed)
     };
     let memory = state.memory.unwrap_or_default();
-    let reason = match by {
+    let reason = match first {
         Some(process) if starved(&process) => EndReason::OutOfMemory {
             process: process.name.clone(),
             limit: memory.limit,
@@ -173,7 +201,7 @@ fn end_state(state: &State) -> EndState {
         None => EndReason::Stopped,
     };
     EndState {
-        reason,
+        reason: by.ended(dir, reason),
         stop_requested: state.stop_requested,
         processes,
         started_at_ms: state.started_at_ms,
@@ -182,13 +210,9 @@ fn end_state(state: &State) -> EndState {
     }
 }
 
-fn lost_state(state: &State, same_boot: bool) -> EndState {
+fn lost_state(state: &State, reason: EndReason) -> EndState {
     EndState {
-        reason: if same_boot {
-            EndReason::SupervisorLost
-        } else {
-            EndReason::NodeRestarted
-        },
+        reason,
         stop_requested: state.stop_requested,
         processes: ends(state),
         started_at_ms: state.started_at_ms,

@@ -9,24 +9,29 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::{Children, adopt, is_running, reap};
-use crate::runtime::{Adopted, EndReason, EndState, Handle};
+use crate::runtime::{Adopted, EndReason, EndState, Handle, RuntimeError};
 
 /// How often it is looked where the kernel does not tell.
 const POLL: Duration = Duration::from_millis(200);
 
 /// See [`crate::runtime::Runtime::ended`].
 pub(super) async fn ended(handle: Handle, children: Children) -> EndState {
-    if wait(&handle).await.is_err() {
-        // No pidfd (Linux before 5.3, or no descriptor left).
-        while is_running(&handle).unwrap_or(true) {
-            tokio::time::sleep(POLL).await;
-        }
-    }
+    gone(&handle).await;
     let again = (handle.clone(), children.clone());
     match tokio::task::spawn_blocking(move || end(&handle, &children)).await {
         Ok(end) => end,
         // The tokio runtime is shutting down; nobody is served by waiting.
         Err(_) => end(&again.0, &again.1),
+    }
+}
+
+/// Resolves when the shim is gone.
+pub(in crate::runtime) async fn gone(handle: &Handle) {
+    if wait(handle).await.is_err() {
+        // No pidfd (Linux before 5.3, or no descriptor left).
+        while is_running(handle).unwrap_or(true) {
+            tokio::time::sleep(POLL).await;
+        }
     }
 }
 
@@ -56,7 +61,12 @@ async fn wait(handle: &Handle) -> io::Result<()> {
 /// How a start ended whose shim is gone.
 fn end(handle: &Handle, children: &Children) -> EndState {
     reap(children);
-    match adopt::lost(&handle.dir) {
+    found(adopt::lost(&adopt::Plain, &handle.dir), handle)
+}
+
+/// The end of a start, as it was found.
+pub(in crate::runtime) fn found(lost: Result<Adopted, RuntimeError>, handle: &Handle) -> EndState {
+    match lost {
         Ok(Adopted::Ended(end) | Adopted::Lost(end)) => end,
         // Its folder or its state is gone too: there is no more to know than this.
         Ok(Adopted::Running(_) | Adopted::Nothing) | Err(_) => {

@@ -25,7 +25,7 @@ pub(super) fn launch(shim: &Path, launch: &Launch) -> Result<(Child, Handle), Ru
     let dir = prepare(launch)?;
     let launch = &Launch {
         dir,
-        spec: launch.spec.clone(),
+        ..launch.clone()
     };
     let mut child = match run(shim, &launch.dir) {
         Ok(child) => child,
@@ -62,7 +62,7 @@ pub(super) fn handle(dir: &Path, state: &State) -> Handle {
 }
 
 /// Makes the folder with the spec in it, and tells its canonical path.
-fn prepare(launch: &Launch) -> Result<std::path::PathBuf, RuntimeError> {
+pub(in crate::runtime) fn prepare(launch: &Launch) -> Result<std::path::PathBuf, RuntimeError> {
     let refused = |why: &str| RuntimeError::Launch {
         dir: launch.dir.clone(),
         why: why.into(),
@@ -110,7 +110,7 @@ fn run(shim: &Path, dir: &Path) -> Result<Child, RuntimeError> {
 }
 
 /// Makes sure that nobody takes the folder for a start.
-fn call_off(dir: &Path) {
+pub(in crate::runtime) fn call_off(dir: &Path) {
     // If it stays, `adopt` calls it off; the error that is being returned matters more.
     let _ = fs::rename(dir.join(SPEC_FILE), dir.join("spec.cancelled"));
 }

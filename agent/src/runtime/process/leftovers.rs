@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Kills every process that carries the marker of a start, until there is none. Errors: `/proc` cannot be
 /// read, or some do not die (they hang in the kernel).
-pub(super) fn kill_marked(instance: &str, start: u32, dir: &Path) -> io::Result<()> {
+pub(in crate::runtime) fn kill_marked(instance: &str, start: u32, dir: &Path) -> io::Result<()> {
     // A folder that is gone has no canonical path, and no start that anybody wants.
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     let patience = Instant::now() + PATIENCE;

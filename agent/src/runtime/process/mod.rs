@@ -4,11 +4,11 @@
 //! the state in its folder. Nothing here relies on being the parent, except that a child must be waited
 //! for once it has ended.
 
-mod adopt;
-mod ended;
+pub(in crate::runtime) mod adopt;
+pub(in crate::runtime) mod ended;
 mod launch;
-mod leftovers;
-mod sockets;
+pub(in crate::runtime) mod leftovers;
+pub(in crate::runtime) mod sockets;
 
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -20,6 +20,9 @@ use berth_shim::identity::{self, Signal};
 use berth_shim::state::{Phase, State, Status};
 
 use super::{Adopted, Ended, Handle, Launch, PortOwner, ProcessStats, Runtime, RuntimeError};
+
+#[cfg_attr(not(feature = "docker"), allow(unused_imports))]
+pub(in crate::runtime) use launch::{call_off, prepare};
 
 /// How long a shim may take to end everything after a kill before it is killed itself.
 const KILL_PATIENCE: Duration = Duration::from_secs(3);
@@ -55,7 +58,9 @@ fn reap(children: &Children) {
 }
 
 /// An error of the system, with what was tried.
-fn io_error(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> RuntimeError {
+pub(in crate::runtime) fn io_error(
+    what: impl Into<String>,
+) -> impl FnOnce(std::io::Error) -> RuntimeError {
     move |source| RuntimeError::Io {
         what: what.into(),
         source,
@@ -63,7 +68,7 @@ fn io_error(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> RuntimeEr
 }
 
 /// Whether the shim of a handle still runs.
-fn is_running(handle: &Handle) -> std::io::Result<bool> {
+pub(in crate::runtime) fn is_running(handle: &Handle) -> std::io::Result<bool> {
     identity::is_alive(handle.supervisor, &handle.boot_id)
 }
 
@@ -93,7 +98,7 @@ impl Runtime for ProcessRuntime {
     }
 
     fn adopt(&self, dir: &Path) -> Result<Adopted, RuntimeError> {
-        adopt::adopt(dir)
+        adopt::adopt(&adopt::Plain, dir)
     }
 
     fn stop(&self, handle: &Handle) -> Result<(), RuntimeError> {
@@ -136,7 +141,7 @@ impl Runtime for ProcessRuntime {
 }
 
 /// Pids of the instance's processes, without the shim; empty if it has ended.
-fn tree(handle: &Handle) -> Result<Vec<u32>, RuntimeError> {
+pub(in crate::runtime) fn tree(handle: &Handle) -> Result<Vec<u32>, RuntimeError> {
     let failed = || io_error(format!("list the processes of {}", handle.instance));
     if !is_running(handle).map_err(failed())? {
         return Ok(Vec::new());
@@ -145,7 +150,7 @@ fn tree(handle: &Handle) -> Result<Vec<u32>, RuntimeError> {
     Ok(tree.iter().map(|process| process.pid).collect())
 }
 
-fn stats(handle: &Handle) -> Option<ProcessStats> {
+pub(in crate::runtime) fn stats(handle: &Handle) -> Option<ProcessStats> {
     if !is_running(handle).ok()? {
         return None;
     }
@@ -177,37 +182,10 @@ mod tests {
     use super::*;
     use crate::runtime::conformance;
 
-    /// The shim beside this test's own target folder, built if it is not there.
-    fn shim() -> PathBuf {
-        if let Some(path) = std::env::var_os("BERTH_SHIM_BIN") {
-            return path.into();
-        }
-        let exe = std::env::current_exe().unwrap();
-        let shim = exe
-            .parent()
-            .and_then(Path::parent)
-            .unwrap()
-            .join("berth-shim");
-        if !shim.exists() {
-            let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-            let target = shim.parent().and_then(Path::parent).unwrap();
-            let built = std::process::Command::new(cargo)
-                .args([
-                    "build",
-                    "--quiet",
-                    "--package",
-                    "berth-shim",
-                    "--target-dir",
-                ])
-                .arg(target)
-                .status()
-                .unwrap();
-            assert!(built.success(), "the shim cannot be built");
-        }
-        shim
-    }
-
-    conformance::suite!(|| Arc::new(ProcessRuntime::new(shim())));
+    conformance::suite!(|| {
+        let runtime = ProcessRuntime::new(conformance::shim());
+        Some(Arc::new(runtime) as Arc<dyn Runtime>)
+    });
 
     #[test]
     fn a_missing_shim_is_told_and_leaves_nothing() {
@@ -227,7 +205,9 @@ mod tests {
         let launch = conformance::shell(&dir.path().join("start"), "exit 0");
         // A file that stands where the shim wants its state.
         std::fs::create_dir_all(launch.dir.join("lock")).unwrap();
-        let error = ProcessRuntime::new(shim()).start(&launch).unwrap_err();
+        let error = ProcessRuntime::new(conformance::shim())
+            .start(&launch)
+            .unwrap_err();
         assert!(
             matches!(&error, RuntimeError::Supervisor { why, .. } if why.contains("directory")),
             "{error:?}"
@@ -237,7 +217,7 @@ mod tests {
     #[test]
     fn no_shim_stays_a_zombie() {
         let dir = tempfile::tempdir().unwrap();
-        let runtime = ProcessRuntime::new(shim());
+        let runtime = ProcessRuntime::new(conformance::shim());
         let handle = runtime
             .start(&conformance::shell(&dir.path().join("start"), "exit 0"))
             .unwrap();

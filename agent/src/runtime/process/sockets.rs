@@ -33,7 +33,7 @@ impl Listener {
 }
 
 /// Who gets connections to `127.0.0.1:port`, as seen by the processes in `tree`.
-pub(super) fn owner(port: u16, tree: &[u32]) -> io::Result<PortOwner> {
+pub(in crate::runtime) fn owner(port: u16, tree: &[u32]) -> io::Result<PortOwner> {
     let mut inodes = best(&listeners()?, port);
     if inodes.is_empty() {
         return Ok(PortOwner::Nobody);
@@ -53,7 +53,7 @@ pub(super) fn owner(port: u16, tree: &[u32]) -> io::Result<PortOwner> {
 }
 
 /// The ports on which the processes in `tree` listen.
-pub(super) fn ports(tree: &[u32]) -> io::Result<Vec<u16>> {
+pub(in crate::runtime) fn ports(tree: &[u32]) -> io::Result<Vec<u16>> {
     let held: BTreeSet<u64> = tree.iter().flat_map(|pid| sockets_of(*pid)).collect();
     let mine = listeners()?
         .into_iter()

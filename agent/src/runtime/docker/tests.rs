@@ -1,0 +1,13 @@
+//! Against a real daemon: the one that `DOCKER_HOST` names, or this machine's own.
+
+mod faults;
+mod world;
+
+use std::sync::Arc;
+
+use crate::runtime::{Runtime, conformance};
+
+conformance::suite!(|| {
+    let world = world::World::new()?;
+    Some(Arc::new(world.runtime()) as Arc<dyn Runtime>)
+});
