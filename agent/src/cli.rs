@@ -220,6 +220,26 @@ fn docker(runtimes: Runtimes, _: &Config, _: &DataDir, _: &Path) -> Runtimes {
     )
 }
 
+#[cfg(feature = "docker")]
+fn docker(runtimes: Runtimes, config: &Config, data: &DataDir, shim: &Path) -> Runtimes {
+    use berth_agent::runtime::docker::DockerRuntime;
+    // One that has not joined yet has no name.
+    let name = berth_agent::identity::Identity::load(data).map(|identity| identity.name);
+    let labels = name.map(|name| ("io.berth.node".to_owned(), name.to_string()));
+    match DockerRuntime::new(
+        &config.docker,
+        shim,
+        data.root(),
+        labels.into_iter().collect(),
+    ) {
+        Ok(docker) => runtimes.with(Arc::new(docker)),
+        Err(error) => runtimes.without(
+            berth_model::node::RuntimeKind::Docker,
+            format!("its thread cannot be started: {error}"),
+        ),
+    }
+}
+
 fn shim(config: &Config) -> Result<PathBuf> {
     let shim = match &config.shim {
         Some(shim) => shim.clone(),

@@ -2,6 +2,7 @@
 
 mod act;
 mod adopt;
+mod equip;
 mod hear;
 mod launch;
 mod ports;
@@ -31,7 +32,7 @@ use crate::logs;
 use crate::packages::{PackageNews, Packages};
 use crate::ports::PortRange;
 use crate::rpc::board::Board;
-use crate::runtime::{EndState, Handle, Runtimes};
+use crate::runtime::{EndState, Handle, PrepareError, Runtimes};
 use crate::tasks::{TaskNews, Tasks};
 
 pub use progress::{Progress, ProgressSender};
@@ -54,6 +55,13 @@ pub enum Event {
         digest: PackageDigest,
         /// How.
         news: PackageNews,
+    },
+    /// What an instance needs besides its package is prepared, or is not.
+    Equipped {
+        /// Which instance.
+        id: InstanceId,
+        /// The image of its container.
+        result: Result<String, PrepareError>,
     },
     /// A launch is over.
     Launched {
@@ -176,6 +184,8 @@ pub struct Reconciler {
     parts: Parts,
     local: BTreeMap<InstanceId, Local>,
     running: BTreeMap<InstanceId, Running>,
+    /// Images of those that run in containers, as they were prepared.
+    images: BTreeMap<InstanceId, String>,
     /// The port given out last.
     last_port: Option<u16>,
 }
@@ -187,6 +197,7 @@ impl Reconciler {
             parts,
             local: BTreeMap::new(),
             running: BTreeMap::new(),
+            images: BTreeMap::new(),
             last_port: None,
         };
         reconciler.adopt_all().await;

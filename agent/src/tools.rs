@@ -9,7 +9,8 @@ pub const TF_SERVING: &str = "tf-serving";
 /// In [`berth_model::node::Facts::modules`]: Python environments can be made.
 pub const PYTHON: &str = "python";
 
-const MODEL_SERVER: &str = "tensorflow_model_server";
+/// Its program.
+pub const MODEL_SERVER: &str = "tensorflow_model_server";
 
 /// What modules this node can run beside those that bring all they need.
 pub fn modules(model_server: Option<&Path>) -> Vec<String> {

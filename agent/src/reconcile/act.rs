@@ -49,8 +49,7 @@ impl Reconciler {
         let local = self.local.entry(id.clone()).or_default();
         local.digest = Some(wanted.digest);
         if ready {
-            local.package = Package::Ready;
-            return;
+            return self.equip(id);
         }
         local.package = Package::Preparing { trouble: None };
         self.parts.packages.prepare(wanted);
@@ -108,6 +107,7 @@ impl Reconciler {
         }
         self.parts.ledger.forget(id);
         self.local.remove(id);
+        self.images.remove(id);
         self.parts.board.forget(id);
         tracing::info!(instance = %id, "forgotten");
         let used: BTreeSet<PackageDigest> = self
@@ -123,6 +123,9 @@ impl Reconciler {
                     .map(|(_, spec)| spec.digest),
             )
             .collect();
+        for runtime in self.parts.runtimes.iter() {
+            runtime.collect(&used);
+        }
         self.parts
             .packages
             .collect(used, self.parts.unused_packages);

@@ -41,6 +41,7 @@ impl Reconciler {
             }
             Event::Package { digest, news } => self.package(digest, &news),
             Event::Task { id, news } => self.task(&id, news).await,
+            Event::Equipped { id, result } => self.equipped(&id, result),
             Event::Launched { id, start, result } => self.launched(&id, start, result),
             Event::Ended { id, start, end } => self.ended(&id, start, &end),
             Event::Check { id, start, check } => self.checked(&id, start, check),
@@ -121,11 +122,12 @@ impl Reconciler {
 
     fn package(&mut self, digest: PackageDigest, news: &PackageNews) {
         self.parts.packages.done(digest, news);
+        let mut here = Vec::new();
         let waiting = self
             .local
-            .values_mut()
-            .filter(|local| local.digest == Some(digest));
-        for local in waiting {
+            .iter_mut()
+            .filter(|(_, local)| local.digest == Some(digest));
+        for (id, local) in waiting {
             if !matches!(local.package, Package::Preparing { .. }) {
                 continue;
             }
@@ -135,7 +137,10 @@ impl Reconciler {
                 continue;
             }
             local.package = match news {
-                PackageNews::Ready => Package::Ready,
+                PackageNews::Ready => {
+                    here.push(id.clone());
+                    continue;
+                }
                 PackageNews::Trouble(reason) => Package::Preparing {
                     trouble: Some(reason.clone()),
                 },
@@ -144,6 +149,9 @@ impl Reconciler {
                     retry: clock::now().after(*retry),
                 },
             };
+        }
+        for id in here {
+            self.equip(&id);
         }
     }
 
@@ -180,6 +188,9 @@ impl Reconciler {
             }
             Err(reason) => {
                 tracing::warn!(instance = %id, start, %reason, "cannot start");
+                if matches!(reason, Reason::Image { .. }) {
+                    local.package = Package::Unknown;
+                }
                 local.launch_failed(id, reason, clock::now(), &self.parts.settings);
             }
         }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use berth_agent_plan::Package;
 use berth_model::id::InstanceId;
 use berth_model::instance::{InstanceSpec, Reason};
+use berth_model::node::RuntimeKind;
 
 use super::{Event, Reconciler};
 use crate::clock;
 use crate::ledger::Ports;
 use crate::modules::{Grpc, LaunchPlan, Place, is_tf_serving, launch_plan, needs_driver};
-use crate::runtime::{Launch, Runtime};
+use crate::runtime::{Launch, PACKAGE, Runtime, RuntimeError};
 use crate::tools;
 
 fn node(error: impl Into<String>) -> Reason {
@@ -27,8 +28,9 @@ impl Reconciler {
             .ok_or_else(|| node("it is not in the desired set"))?
             .clone();
         // A package that is gone is no end of a task's one start, which has not begun.
+        let equipped = spec.runtime != RuntimeKind::Docker || self.images.contains_key(id);
         if spec.task.is_some()
-            && !self.parts.packages.is_ready(spec.digest)
+            && !(equipped && self.parts.packages.is_ready(spec.digest))
             && let Some(local) = self.local.get_mut(id)
         {
             local.package = Package::Unknown;
@@ -50,6 +52,12 @@ impl Reconciler {
         }
         let runtime = self.parts.runtimes.get(spec.runtime);
         let runtime = runtime.map_err(|error| node(crate::chain(&error)))?.clone();
+        if !equipped {
+            if let Some(local) = self.local.get_mut(id) {
+                local.package = Package::Unknown;
+            }
+            return Err(node("its image is not prepared; it is being prepared"));
+        }
         let ports = self.ports(&spec)?;
         self.lease(id, start, ports).await?;
         let plan = self.plan_launch(&spec, start, ports)?;
@@ -58,8 +66,8 @@ impl Reconciler {
             .map_err(|error| node(crate::chain(&error)))?;
         let launch = Launch {
             dir: self.parts.data.start(id, start),
+            container: self.container(&spec, &plan.spec),
             spec: plan.spec,
-            container: None,
         };
         tracing::info!(instance = %id, start, port = ports.port, "starting");
         self.spawn_launch(runtime, id.clone(), launch);
@@ -73,7 +81,10 @@ impl Reconciler {
         start: u32,
         ports: Ports,
     ) -> Result<LaunchPlan, Reason> {
+        let contained = spec.runtime == RuntimeKind::Docker;
         let model_server = match is_tf_serving(spec) {
+            // The image's own.
+            true if contained => tools::MODEL_SERVER.to_owned(),
             true => self.model_server()?,
             false => String::new(),
         };
@@ -81,7 +92,10 @@ impl Reconciler {
             true => self.driver()?,
             false => String::new(),
         };
-        let socket = self.parts.data.socket(&spec.id);
+        let socket = match contained {
+            true => self.container_socket(&spec.id),
+            false => self.parts.data.socket(&spec.id),
+        };
         let grpc = match &self.parts.inside {
             Some(inside) => Grpc::Port(inside.grpc),
             None => Grpc::Socket(&socket),
@@ -96,7 +110,11 @@ impl Reconciler {
             host: self.host(),
             port: ports.port,
             module_port: ports.module,
-            package: &package,
+            package: if contained {
+                Path::new(PACKAGE)
+            } else {
+                &package
+            },
             unpacked: &package,
             work: &self.parts.data.work(&spec.id),
             venv: None,
@@ -112,6 +130,13 @@ impl Reconciler {
             for process in &mut plan.spec.processes {
                 let env = &mut process.env;
                 env.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        let said = [&spec.manifest.module.env, &spec.env];
+        if contained && !said.iter().any(|env| env.contains_key("PATH")) {
+            // The image knows where its programs are.
+            for process in &mut plan.spec.processes {
+                process.env.remove("PATH");
             }
         }
         Ok(plan)
@@ -142,12 +167,25 @@ impl Reconciler {
             })
             .await;
             let result = match started {
+                Ok(Err(error @ RuntimeError::ImageGone { .. })) => Err(image_gone(&error)),
                 Ok(result) => result.map_err(|error| node(crate::chain(&error))),
                 Err(error) => Err(node(format!("starting broke off: {error}"))),
             };
             // If nobody listens any more, the agent is ending; the next one adopts the start.
             let _ = events.send(Event::Launched { id, start, result }).await;
         });
+    }
+}
+
+/// Has the image prepared again.
+fn image_gone(error: &RuntimeError) -> Reason {
+    let image = match error {
+        RuntimeError::ImageGone { image } => image.clone(),
+        _ => String::new(),
+    };
+    Reason::Image {
+        image,
+        error: "it is gone from this node; it is prepared again".to_owned(),
     }
 }
 

@@ -167,9 +167,9 @@ impl Drop for Place {
     }
 }
 
-const FOREVER: &str = "echo ready; while :; do sleep 0.01; done";
+pub(crate) const FOREVER: &str = "echo ready; while :; do sleep 0.01; done";
 
-fn until(what: &str, mut is: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut is: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !is() {
         assert!(begin.elapsed() < PATIENCE, "waited too long for {what}");
@@ -177,14 +177,14 @@ fn until(what: &str, mut is: impl FnMut() -> bool) {
     }
 }
 
-async fn end(runtime: &Arc<dyn Runtime>, handle: &Handle) -> EndState {
+pub(crate) async fn end(runtime: &Arc<dyn Runtime>, handle: &Handle) -> EndState {
     tokio::time::timeout(PATIENCE, runtime.ended(handle))
         .await
         .unwrap()
 }
 
 /// What it wrote to standard output.
-fn lines(handle: &Handle) -> Vec<String> {
+pub(crate) fn lines(handle: &Handle) -> Vec<String> {
     let mut tail = TailReader::new(&handle.dir.join("logs"), 0);
     let mut lines = Vec::new();
     while let Tail::Frames { bytes, .. } = tail.read(1 << 20).unwrap() {
@@ -202,7 +202,7 @@ fn by_itself(end: End) -> EndReason {
     })
 }
 
-fn nothing_is_left(handle: &Handle) {
+pub(crate) fn nothing_is_left(handle: &Handle) {
     let left = identity::find_by_marker(&handle.instance, handle.start, &handle.dir).unwrap();
     assert_eq!(left, []);
 }

@@ -16,11 +16,14 @@ pub(crate) mod marker;
 pub mod process;
 mod runtimes;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::time::Duration;
 
-use berth_model::instance::Reason;
+use berth_model::digest::PackageDigest;
+use berth_model::instance::{InstanceSpec, Reason};
 use berth_model::node::RuntimeKind;
 use berth_model::resources::Resources;
 use berth_shim::spec::Spec;
@@ -320,6 +323,22 @@ pub enum Availability {
     },
 }
 
+/// Why something that an instance needs could not be prepared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrepareError {
+    /// What to report.
+    pub reason: Reason,
+    /// It may well be different in a moment, without anybody doing anything.
+    pub passing: bool,
+    /// The end of what the preparation said.
+    pub last_lines: Vec<String>,
+    /// When it may be tried again.
+    pub retry: Duration,
+}
+
+/// The future of [`Runtime::prepare`].
+pub type Preparing = Pin<Box<dyn Future<Output = Result<String, PrepareError>> + Send + 'static>>;
+
 /// The future of [`Runtime::ended`].
 pub type Ended = Pin<Box<dyn Future<Output = EndState> + Send + 'static>>;
 
@@ -332,6 +351,15 @@ pub trait Runtime: Send + Sync + 'static {
     fn availability(&self) -> Option<watch::Receiver<Availability>> {
         None
     }
+
+    /// Prepares what an instance needs besides its package, which lies in `package`, and tells what
+    /// [`Container::image`] is to be; none: it needs nothing. Cancel-safe; to be asked before each start.
+    fn prepare(&self, _wanted: &InstanceSpec, _package: &Path) -> Option<Preparing> {
+        None
+    }
+
+    /// What was prepared for packages that are not `used` may go. Returns at once.
+    fn collect(&self, _used: &BTreeSet<PackageDigest>) {}
 
     /// Persists the spec and launches. Returns once the supervisor has left its first state, which
     /// may already be the end (a command that cannot be executed): [`Runtime::ended`] tells.

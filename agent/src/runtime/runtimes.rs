@@ -22,6 +22,13 @@ impl Runtimes {
         Self { all: all.collect() }
     }
 
+    /// With one more.
+    #[must_use]
+    pub fn with(mut self, runtime: Arc<dyn Runtime>) -> Self {
+        self.all.insert(runtime.kind(), Ok(runtime));
+        self
+    }
+
     /// Says why there is none of a kind, and what to do.
     #[must_use]
     pub fn without(mut self, kind: RuntimeKind, why: impl Into<String>) -> Self {

@@ -9,12 +9,16 @@ mod container;
 mod daemon;
 mod error;
 mod host;
+mod image;
 mod launch;
 mod sweep;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use berth_model::digest::PackageDigest;
+use berth_model::instance::InstanceSpec;
 use berth_model::node::RuntimeKind;
 use berth_shim::identity::{self, Signal};
 use berth_shim::state::State;
@@ -24,11 +28,12 @@ use tokio::sync::watch;
 use self::container::Common;
 use self::daemon::{Daemon, PATIENCE};
 use self::error::failed;
+use self::image::Images;
 use super::process::adopt::{self, Supervisors};
 use super::process::{ended, io_error, is_running, leftovers, sockets, stats, tree};
 use super::{
-    Adopted, Availability, EndReason, Ended, Handle, Launch, PortOwner, ProcessStats, Runtime,
-    RuntimeError,
+    Adopted, Availability, EndReason, Ended, Handle, Launch, PortOwner, Preparing, ProcessStats,
+    Runtime, RuntimeError,
 };
 use crate::config::DockerConfig;
 
@@ -46,6 +51,7 @@ const NOBODY: (u32, u32) = (65_532, 65_532);
 pub struct DockerRuntime {
     daemon: Daemon,
     common: Common,
+    images: Images,
 }
 
 impl DockerRuntime {
@@ -62,8 +68,10 @@ impl DockerRuntime {
             rustix::process::getegid().as_raw(),
         );
         let user = config.user.unwrap_or(if own.0 == 0 { NOBODY } else { own });
+        let daemon = Daemon::new(&config.socket, config.wanted)?;
         let runtime = Self {
-            daemon: Daemon::new(&config.socket, config.wanted)?,
+            images: Images::new(daemon.clone(), config.clone(), data),
+            daemon,
             common: Common {
                 shim: shim.to_owned(),
                 data: data.to_owned(),
@@ -184,6 +192,14 @@ impl Runtime for DockerRuntime {
 
     fn availability(&self) -> Option<watch::Receiver<Availability>> {
         Some(self.daemon.availability())
+    }
+
+    fn prepare(&self, wanted: &InstanceSpec, package: &Path) -> Option<Preparing> {
+        Some(self.images.prepare(wanted, package))
+    }
+
+    fn collect(&self, used: &BTreeSet<PackageDigest>) {
+        self.images.collect(used);
     }
 
     fn start(&self, launch: &Launch) -> Result<Handle, RuntimeError> {

@@ -1,6 +1,8 @@
 //! Against a real daemon: the one that `DOCKER_HOST` names, or this machine's own.
 
+mod daemon;
 mod faults;
+mod images;
 mod world;
 
 use std::sync::Arc;

@@ -42,7 +42,13 @@ fn find() -> Result<PathBuf, String> {
                 .ok_or("DOCKER_HOST is no unix socket")?,
         ),
     };
-    let daemon = Daemon::new(&socket, true).map_err(|error| error.to_string())?;
+    import(&socket)?;
+    Ok(socket)
+}
+
+/// Brings the suite's image into a daemon. Errors: there is none that answers.
+pub(crate) fn import(socket: &Path) -> Result<(), String> {
+    let daemon = Daemon::new(socket, true).map_err(|error| error.to_string())?;
     let limit = Duration::from_secs(60);
     let version = daemon.wait_for(limit, |docker| async move { docker.ping().await });
     version.map_err(|error| crate::chain(&error))?;
@@ -61,8 +67,7 @@ fn find() -> Result<PathBuf, String> {
         let news = docker.create_image(Some(options), Some(body), None);
         news.try_for_each(|_| async { Ok(()) }).await
     });
-    imported.map_err(|error| crate::chain(&error))?;
-    Ok(socket)
+    imported.map_err(|error| crate::chain(&error))
 }
 
 /// A tree with nothing but a static shell and its tools.
@@ -89,7 +94,7 @@ fn tree() -> Bytes {
 }
 
 /// Tells the test runner that there was nothing to test with.
-fn skip(why: &str) {
+pub(crate) fn skip(why: &str) {
     let Some(list) = std::env::var_os("BERTH_SKIPPED") else {
         return;
     };
@@ -105,18 +110,33 @@ fn skip(why: &str) {
 impl World {
     /// None: there is no Docker here.
     pub(crate) fn new() -> Option<Self> {
+        Some(Self::at(socket()?))
+    }
+
+    /// With a daemon of its own.
+    pub(crate) fn at(socket: &Path) -> Self {
         let config = DockerConfig {
             wanted: true,
-            socket: socket()?.to_owned(),
+            socket: socket.to_owned(),
             ..DockerConfig::default()
         };
         let data = tempfile::tempdir().unwrap();
-        Some(Self { config, data })
+        Self { config, data }
+    }
+
+    /// The data folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.data.path().canonicalize().unwrap()
+    }
+
+    /// A start folder.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.data().join("instances/conformance.1.0.1/starts/1")
     }
 
     /// A runtime of an agent.
     pub(crate) fn runtime(&self) -> DockerRuntime {
-        let data = self.data.path().canonicalize().unwrap();
-        DockerRuntime::new(&self.config, &conformance::shim(), &data, Vec::new()).unwrap()
+        let shim = conformance::shim();
+        DockerRuntime::new(&self.config, &shim, &self.data(), Vec::new()).unwrap()
     }
 }

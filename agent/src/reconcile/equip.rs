@@ -1,0 +1,95 @@
+//! What an instance needs besides its package before it can be started: of a container, its image.
+
+use std::path::{Path, PathBuf};
+
+use berth_agent_plan::Package;
+use berth_model::id::InstanceId;
+
+use super::{Event, Reconciler, task};
+use crate::clock;
+use crate::runtime::{Container, PrepareError};
+
+impl Reconciler {
+    /// The package is there; has the rest prepared, if there is more.
+    pub(super) fn equip(&mut self, id: &InstanceId) {
+        let preparing = self.spec(id).and_then(|spec| {
+            // Without the runtime the start says so.
+            let runtime = self.parts.runtimes.get(spec.runtime).ok()?;
+            runtime.prepare(spec, &self.parts.packages.path(spec.digest))
+        });
+        let Some(local) = self.local.get_mut(id) else {
+            return;
+        };
+        let Some(preparing) = preparing else {
+            local.package = Package::Ready;
+            return;
+        };
+        local.package = Package::Preparing { trouble: None };
+        let (events, id) = (self.parts.events.0.clone(), id.clone());
+        tokio::spawn(async move {
+            let result = preparing.await;
+            // If nobody listens any more, the agent is ending.
+            let _ = events.send(Event::Equipped { id, result }).await;
+        });
+    }
+
+    /// It is prepared, or it is not.
+    pub(super) fn equipped(&mut self, id: &InstanceId, result: Result<String, PrepareError>) {
+        let Some(local) = self.local.get_mut(id) else {
+            return;
+        };
+        if !matches!(local.package, Package::Preparing { .. }) {
+            return;
+        }
+        match result {
+            Ok(image) => {
+                local.package = Package::Ready;
+                self.images.insert(id.clone(), image);
+            }
+            Err(error) => {
+                tracing::warn!(instance = %id, reason = %error.reason, "cannot prepare");
+                local.last_lines = error.last_lines;
+                if !error.passing && task::without_package(local, error.reason.clone()) {
+                    return;
+                }
+                local.package = Package::Failed {
+                    reason: error.reason,
+                    retry: clock::now().after(error.retry),
+                };
+            }
+        }
+    }
+
+    /// What its runtime is told of a start's container; none for runtimes that make none.
+    pub(super) fn container(
+        &self,
+        spec: &berth_model::instance::InstanceSpec,
+        plan: &berth_shim::spec::Spec,
+    ) -> Option<Container> {
+        let image = self.images.get(&spec.id)?.clone();
+        let mut writable = vec![self.parts.data.work(&spec.id)];
+        if crate::modules::is_tf_serving(spec)
+            && let Some(folder) = self.container_socket(&spec.id).parent()
+        {
+            writable.push(folder.to_owned());
+        }
+        // Berth's own; everything else is the package's or the image's.
+        let driver = crate::tools::driver(self.parts.driver.as_deref()).ok();
+        let runs = |driver: &PathBuf| {
+            let mut programs = plan.processes.iter().filter_map(|one| one.argv.first());
+            programs.any(|program| Path::new(program) == driver)
+        };
+        Some(Container {
+            image,
+            package: self.parts.packages.path(spec.digest),
+            writable,
+            readable: driver.filter(runs).into_iter().collect(),
+            resources: spec.manifest.resources,
+        })
+    }
+
+    /// The gRPC socket of an instance in a container: in a folder of its own, as no container may see another's.
+    pub(super) fn container_socket(&self, id: &InstanceId) -> PathBuf {
+        self.parts.data.socket(id).with_extension("d").join("s")
+    }
+}
