@@ -12,7 +12,6 @@ use super::world::{FOREVER, instance, picture, run_folder, until, verdict, with_
 struct Process {
     folder: PathBuf,
     program: Vec<String>,
-    line: String,
 }
 
 /// The start time of a process, which tells a reused pid apart.
@@ -23,22 +22,23 @@ fn started(pid: &str) -> Option<String> {
     (fields.first() != Some(&"Z")).then(|| fields.get(19).map(|s| (*s).to_owned()))?
 }
 
+const PID: &str = "kube-apiserver.pid";
+
+/// Whether the process that the pid file names is still that one.
+pub(crate) fn api_server_runs(run: &Path) -> bool {
+    let file = std::fs::read_to_string(run.join(PID)).unwrap_or_default();
+    let mut words = file.split_whitespace();
+    matches!((words.next(), words.next()), (Some(pid), Some(start)) if started(pid).as_deref() == Some(start))
+}
+
 fn api_server(run: &Path) -> Result<(String, Process)> {
-    let pids = std::fs::read_to_string(run.join("pids"))?;
-    let line = pids
-        .lines()
-        .find(|l| l.ends_with(" kube-apiserver"))
-        .context("its pid")?;
-    let (pid, start) = line.split_once(' ').context("a start time")?;
-    ensure!(
-        started(pid).is_some_and(|s| start.starts_with(&s)),
-        "not running"
-    );
+    ensure!(api_server_runs(run), "not running");
+    let file = std::fs::read_to_string(run.join(PID))?;
+    let pid = file.split_whitespace().next().context("its pid")?;
     let text = std::fs::read_to_string(format!("/proc/{pid}/cmdline"))?;
     let process = Process {
         folder: std::fs::read_link(format!("/proc/{pid}/cwd"))?,
         program: text.split_terminator('\0').map(str::to_owned).collect(),
-        line: line.to_owned(),
     };
     Ok((pid.to_owned(), process))
 }
@@ -48,7 +48,7 @@ impl Process {
         use std::os::unix::process::CommandExt;
         let log = std::fs::OpenOptions::new()
             .append(true)
-            .open(run.join("log/kube-apiserver.log"))?;
+            .open(run.join("kube-apiserver.log"))?;
         let child = Command::new(&self.program[0])
             .args(&self.program[1..])
             .current_dir(&self.folder)
@@ -58,12 +58,8 @@ impl Process {
             .process_group(0)
             .spawn()?;
         let pid = child.id().to_string();
-        let line = format!(
-            "{pid} {} kube-apiserver",
-            started(&pid).context("it ended")?
-        );
-        let pids = std::fs::read_to_string(run.join("pids"))?;
-        std::fs::write(run.join("pids"), pids.replace(&self.line, &line))?;
+        let line = format!("{pid} {}\n", started(&pid).context("it ended")?);
+        std::fs::write(run.join(PID), line)?;
         Ok(())
     }
 }

@@ -52,7 +52,8 @@ pub(crate) fn run_folder() -> Option<PathBuf> {
         .or_else(|_| std::env::var("HOME").map(|home| Path::new(&home).join(".cache")))
         .ok()?;
     let run = cache.join("berth/k8s/run");
-    let up = run.join("pids").exists() && run.join("admin.kubeconfig").exists();
+    // What is left of one that was ended hard is none.
+    let up = run.join("admin.kubeconfig").exists() && super::restart::api_server_runs(&run);
     up.then_some(run)
 }
 
