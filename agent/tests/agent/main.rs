@@ -8,6 +8,8 @@
 
 mod adopt;
 mod coordinator;
+#[cfg(feature = "docker")]
+mod docker;
 mod ends;
 mod enrol;
 mod lifecycle;

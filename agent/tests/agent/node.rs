@@ -74,11 +74,15 @@ impl Node {
 
     /// With further lines in its configuration.
     pub(crate) fn with(further: &str) -> Self {
+        Self::with_shim(&shim(), further)
+    }
+
+    fn with_shim(shim: &Path, further: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = format!(
             "shim = {:?}\ndriver = {:?}\nmax_output = \"4MiB\"\nport_range = {:?}\nkind = \"virtual\"\n\
              exclusive = false\nlog_budget = \"8MiB\"\nlog_segment = \"16KiB\"\n{further}",
-            shim(),
+            shim,
             beside("berth-driver"),
             port_range()
         );
@@ -94,6 +98,19 @@ impl Node {
     /// As [`Node::joined`], with further lines in its configuration.
     pub(crate) fn joined_with(coordinator: &Coordinator, further: &str) -> Self {
         let node = Self::with(further);
+        let output = node.join(&coordinator.endpoint(), &coordinator.token());
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        node
+    }
+
+    /// As [`Node::joined_with`], with a shim of the test's own.
+    #[cfg(feature = "docker")]
+    pub(crate) fn joined_at(coordinator: &Coordinator, shim: &Path, further: &str) -> Self {
+        let node = Self::with_shim(shim, further);
         let output = node.join(&coordinator.endpoint(), &coordinator.token());
         assert!(
             output.status.success(),
