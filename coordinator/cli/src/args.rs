@@ -47,6 +47,9 @@ pub(crate) enum Command {
     /// The machines
     #[command(subcommand)]
     Node(Node),
+    /// The Kubernetes clusters
+    #[command(subcommand)]
+    Cluster(Cluster),
     /// What happened
     Events(Events),
     /// What is wrong?
@@ -266,6 +269,19 @@ pub(crate) enum Node {
     /// Join tokens
     #[command(subcommand)]
     Token(Token),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cluster {
+    /// All clusters
+    List(Reading),
+    /// One cluster
+    Show {
+        /// The cluster
+        cluster: String,
+        #[command(flatten)]
+        reading: Reading,
+    },
 }
 
 #[derive(Debug, Subcommand)]

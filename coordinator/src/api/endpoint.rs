@@ -340,6 +340,20 @@ fn fleet() -> Vec<Endpoint> {
         .takes(Body::Json("CreateToken")),
         endpoint(
             "GET",
+            "/v1/clusters",
+            "All Kubernetes clusters.",
+            (200, Body::List("ClusterView")),
+            get(things::clusters),
+        ),
+        endpoint(
+            "GET",
+            "/v1/clusters/{cluster}",
+            "One Kubernetes cluster.",
+            (200, Body::Json("ClusterView")),
+            get(things::cluster),
+        ),
+        endpoint(
+            "GET",
             "/v1/gateways",
             "All gateways.",
             (200, Body::List("GatewayView")),

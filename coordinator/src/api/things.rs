@@ -7,8 +7,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::IntoResponse;
-use berth_model::api::{CreateToken, GatewayView, List, NodeView, StatusView};
-use berth_model::id::NodeName;
+use berth_model::api::{ClusterView, CreateToken, GatewayView, List, NodeView, StatusView};
+use berth_model::id::{ClusterName, NodeName};
 
 use super::extract::{Json, Name};
 use super::failure::Failure;
@@ -51,6 +51,21 @@ pub(super) async fn create_token(
         [(CACHE_CONTROL, "no-store")],
         Answer(token),
     ))
+}
+
+pub(super) async fn clusters(
+    State(edge): State<Arc<Edge>>,
+) -> Result<Answer<List<ClusterView>>, Failure> {
+    let items = edge.control.ask(Command::Clusters).await?;
+    Ok(Answer(List { items }))
+}
+
+pub(super) async fn cluster(
+    State(edge): State<Arc<Edge>>,
+    Name(cluster): Name<ClusterName>,
+) -> Result<Answer<ClusterView>, Failure> {
+    let command = |reply| Command::Cluster(cluster, reply);
+    Ok(Answer(edge.control.ask(command).await?))
 }
 
 pub(super) async fn gateways(

@@ -7,6 +7,7 @@ use std::time::Duration;
 use berth_logs::Retention;
 use berth_model::time::{Bytes, Span};
 
+use super::cluster::ClusterSettings;
 use super::{ConfigError, Keys};
 use crate::edge::Settings;
 
@@ -43,6 +44,8 @@ pub struct ControlConfig {
     pub log_service_bytes: Bytes,
     /// Connections to the API at a time. Default 4096.
     pub max_connections: u32,
+    /// Kubernetes clusters. Default: none.
+    pub clusters: Vec<ClusterSettings>,
 }
 
 impl Default for ControlConfig {
@@ -65,6 +68,7 @@ impl Default for ControlConfig {
             log_max_bytes: Bytes(logs.max_bytes),
             log_service_bytes: Bytes(logs.per_service_bytes),
             max_connections: 4096,
+            clusters: Vec::new(),
         }
     }
 }
@@ -95,6 +99,7 @@ impl ControlConfig {
         keys.take("log_max_bytes", &mut config.log_max_bytes);
         keys.take("log_service_bytes", &mut config.log_service_bytes);
         keys.take("max_connections", &mut config.max_connections);
+        keys.take("cluster", &mut config.clusters);
         config.check(&mut keys);
         keys.finish(config)
     }
@@ -132,6 +137,7 @@ impl ControlConfig {
         if self.max_connections == 0 {
             keys.wrong("max_connections", "must not be zero");
         }
+        super::cluster::check(&self.clusters, keys);
         for name in &self.names {
             if rustls::pki_types::ServerName::try_from(name.as_str()).is_err() {
                 keys.wrong(
@@ -205,6 +211,26 @@ mod tests {
         assert_eq!(config.listen.port(), 0);
         assert_eq!(config.plan_settings().node_lease, Span::secs(60));
         assert_eq!(config.edge_settings().max_blob, 1 << 30);
+    }
+
+    #[test]
+    fn clusters_are_read_and_their_mistakes_told() {
+        let good =
+            "[[cluster]]\nname = \"prod\"\nkubeconfig = \"/etc/k\"\nendpoint = \"10.0.0.5:7450\"\n";
+        let config = parse(good).unwrap();
+        assert_eq!(config.clusters[0].namespace, "berth");
+        let twice = parse(&format!("{good}{good}in_cluster = true\n")).unwrap_err();
+        assert_eq!(twice.errors.len(), 2, "{twice}");
+        let unknown = parse(&format!("{good}namespce = \"x\"\n")).unwrap_err();
+        assert!(
+            unknown.to_string().contains("unknown field `namespce`"),
+            "{unknown}"
+        );
+        let local = parse(&good.replace("10.0.0.5", "127.0.0.1")).unwrap_err();
+        assert!(
+            local.to_string().contains("every Pod's own loopback"),
+            "{local}"
+        );
     }
 
     proptest::proptest! {

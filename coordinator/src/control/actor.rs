@@ -16,6 +16,7 @@ use super::agent::AgentName;
 use super::batch::{self, Part};
 use super::challenge::Challenges;
 use super::clock::Clock;
+use super::clusters;
 use super::commands::{agents, joining};
 use super::events::Happened;
 use super::records::{LAST_EPOCH, PROBE, Records, TERM};
@@ -312,6 +313,7 @@ impl Actor {
     pub(crate) fn apply(&mut self) -> Result<(), ControlError> {
         publish::removed_nodes(&mut self.world);
         self.stale |= publish::table(&mut self.world, &self.tables);
+        clusters::publish(&self.world);
         let over: BTreeSet<_> = publish::desired_sets(&mut self.world).into_iter().collect();
         for connection in over {
             agents::close(&mut self.world, connection);

@@ -5,10 +5,26 @@ use berth_model::problem::Problem;
 use super::actor::Actor;
 use super::agent::AgentName;
 use super::challenge::Second;
+use super::clusters;
 use super::commands::{agents, gateways, jobs, joining, models, nodes, services};
 use super::views;
 use super::world::World;
-use super::{Command, ControlError, Reply};
+use super::{Command, ControlError, Join, Joined, Reply};
+
+fn admitted(world: &mut World, join: &Join) -> Result<Joined, Problem> {
+    if let Some(pod) = &join.pod {
+        let (agent, spec) = clusters::join(world, join, pod)?;
+        return Ok(Joined {
+            agent,
+            instance: Some(spec),
+        });
+    }
+    let node = joining::join(world, join)?;
+    Ok(Joined {
+        agent: node.into(),
+        instance: None,
+    })
+}
 
 impl Actor {
     /// Carries out one command on the draft; its answer goes out after the commit.
@@ -48,7 +64,19 @@ impl Actor {
                 |_, token| Ok(token),
             ),
             Command::Join(join, reply) => {
-                self.change(reply, |w| joining::join(w, &join), |_, name| Ok(name))
+                self.change(reply, |w| admitted(w, &join), |_, joined| Ok(joined))
+            }
+            Command::ClusterReports(name, reports, reply) => self.change(
+                reply,
+                |w| {
+                    clusters::take(w, &name, reports);
+                    Ok(())
+                },
+                |_, ()| Ok(()),
+            ),
+            Command::ClusterReach(name, reach) => {
+                self.stale |= clusters::reach(&mut self.world, &name, reach);
+                self.seal()
             }
             other => self.dispatch_job(other),
         }
@@ -195,6 +223,13 @@ impl Actor {
                     Ok((list, events.subscribe()))
                 });
             }
+            Command::Clusters(reply) => self.read(reply, |w| Ok(views::cluster::all(w))),
+            Command::Cluster(name, reply) => {
+                self.read(reply, move |w| views::cluster::one(w, &name));
+            }
+            Command::ClusterOrders(name, reply) => {
+                self.read(reply, move |w| views::cluster::orders(w, &name));
+            }
             Command::AgentByKey(key_hash, reply) => {
                 self.read(reply, move |w| agents::by_key(w, &key_hash));
             }
@@ -218,6 +253,8 @@ impl Actor {
             | Command::RemoveNode(..)
             | Command::CreateToken(..)
             | Command::Join(..)
+            | Command::ClusterReports(..)
+            | Command::ClusterReach(..)
             | Command::AgentOpened(..)
             | Command::AgentStatus(..)
             | Command::AgentFacts(..)

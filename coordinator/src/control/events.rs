@@ -3,7 +3,7 @@
 mod of_job;
 
 use berth_model::event::{Event, Level};
-use berth_model::id::{GatewayName, InstanceId, NodeName, ServiceName};
+use berth_model::id::{ClusterName, GatewayName, InstanceId, NodeName, ServiceName};
 use berth_model::instance::InstanceStatus;
 use berth_model::place::Place;
 use berth_model::service::Revision;
@@ -35,6 +35,8 @@ pub(crate) enum Happened<'a> {
     InstanceStopping(&'a InstanceId, bool),
     InstanceLost(&'a InstanceId, &'a Place),
     InstanceForgotten(&'a InstanceId),
+    ClusterReached(&'a ClusterName),
+    ClusterAway(&'a ClusterName, &'a str),
     NodeJoined(&'a NodeName),
     NodeConnected(&'a NodeName, &'a str),
     NodeSilent(&'a NodeName, u64),
@@ -90,6 +92,8 @@ impl Happened<'_> {
             H::InstanceStopping(_, true) => (Level::Warning, "instance-stopping"),
             H::InstanceLost(..) => (Level::Error, "instance-lost"),
             H::InstanceForgotten(..) => (Level::Info, "instance-forgotten"),
+            H::ClusterReached(..) => (Level::Info, "cluster-reached"),
+            H::ClusterAway(..) => (Level::Error, "cluster-away"),
             H::NodeJoined(..) => (Level::Info, "node-joined"),
             H::NodeConnected(..) => (Level::Info, "node-connected"),
             H::NodeSilent(..) => (Level::Warning, "node-silent"),
@@ -136,6 +140,7 @@ impl Happened<'_> {
             | H::NodeReturned(n)
             | H::NodeRemoved(n) => format!("node/{n}"),
             H::NodeKeyInUse(agent, _) | H::NodeRefused(agent, _) => format!("node/{agent}"),
+            H::ClusterReached(c) | H::ClusterAway(c, _) => format!("cluster/{c}"),
             H::GatewayConnected(g, _) | H::GatewayLost(g) => format!("gateway/{g}"),
             H::Job(job) => job.subject(),
             H::TokenCreated(id, _) => format!("token/{id}"),
@@ -152,7 +157,9 @@ impl Happened<'_> {
             | H::ServiceGone(..)
             | H::RevisionScaled(..)
             | H::RevisionDropped(..) => self.of_service(),
-            H::NodeJoined(..)
+            H::ClusterReached(..)
+            | H::ClusterAway(..)
+            | H::NodeJoined(..)
             | H::NodeConnected(..)
             | H::NodeSilent(..)
             | H::NodeLost(..)
@@ -224,6 +231,10 @@ impl Happened<'_> {
 
     fn of_fleet(&self) -> String {
         match self {
+            H::ClusterReached(c) => format!("cluster {c} can be used"),
+            H::ClusterAway(c, why) => {
+                format!("cluster {c} cannot be used, and what runs there is left as it is: {why}")
+            }
             H::NodeJoined(n) => format!("{n} joined"),
             H::NodeConnected(n, version) => format!("{n} connected (agent {version})"),
             H::NodeSilent(n, s) => {

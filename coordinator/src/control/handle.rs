@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::agent::AgentName;
+use super::clusters::{Orders, Reach, WorkReport};
 use berth_model::api::{
-    CreateJob, CreateToken, Deploy, GatewayView, JobView, ModelView, NodeView, ServiceView,
+    ClusterView, CreateJob, CreateToken, Deploy, GatewayView, JobView, ModelView, NodeView, ServiceView,
     StatusView, TokenView,
 };
 use berth_model::digest::BlobDigest;
 use berth_model::event::Event;
 use berth_model::gateway::GatewayReport;
-use berth_model::id::{GatewayName, InstanceId, JobName, ModelName, NodeName, ServiceName};
+use berth_model::id::{ClusterName, GatewayName, InstanceId, JobName, ModelName, NodeName, ServiceName};
 use berth_model::instance::{InstanceSpec, InstanceStatus, PodRecord, Reason};
 use berth_model::job::{ShardInput, TaskOutput};
 use berth_model::node::Facts;
@@ -82,8 +83,18 @@ pub enum Command {
     Status(Reply<StatusView>),
     /// Events with a higher number, oldest first, and all later ones through the receiver.
     Events(u64, Reply<(Vec<Event>, broadcast::Receiver<Event>)>),
-    /// A machine wants to join; checks and uses up the token; answers with the name it got.
-    Join(Box<Join>, Reply<NodeName>),
+    /// A machine or a Pod wants to join; checks the token; answers with who it is now.
+    Join(Box<Join>, Reply<Joined>),
+    /// All clusters.
+    Clusters(Reply<Vec<ClusterView>>),
+    /// One cluster.
+    Cluster(ClusterName, Reply<ClusterView>),
+    /// What a cluster shall run, now and from now on.
+    ClusterOrders(ClusterName, Reply<watch::Receiver<Arc<Orders>>>),
+    /// Whether a cluster can be used.
+    ClusterReach(ClusterName, Reach),
+    /// What a cluster has seen of its works; answered when it is on disk.
+    ClusterReports(ClusterName, Vec<WorkReport>, Reply<()>),
     /// Whose key is this (SHA-256 hex of SubjectPublicKeyInfo)? Not-found if no agent's.
     AgentByKey(String, Reply<AgentName>),
     /// Whose business an instance is; none if it has no record.
@@ -176,6 +187,28 @@ pub struct Join {
     pub name: String,
     /// Its facts.
     pub facts: Facts,
+    /// Set by what runs in a Pod.
+    pub pod: Option<PodJoin>,
+}
+
+/// Which Pod wants to join.
+#[derive(Debug, Clone)]
+pub struct PodJoin {
+    /// Its UID.
+    pub uid: String,
+    /// Its name.
+    pub name: String,
+    /// The UID of the Job that it belongs to.
+    pub job_uid: String,
+}
+
+/// Who joined.
+#[derive(Debug, Clone)]
+pub struct Joined {
+    /// Its name from now on.
+    pub agent: AgentName,
+    /// What a Pod runs.
+    pub instance: Option<InstanceSpec>,
 }
 
 /// An agent that opens its session.

@@ -21,6 +21,8 @@ pub(crate) struct Live {
     pub(crate) gateways: BTreeMap<GatewayName, LiveGateway>,
     /// When an instance was seen to drain first, in this term.
     pub(crate) draining_since: BTreeMap<InstanceId, Monotonic>,
+    /// What has ended in clusters.
+    pub(crate) ends: super::clusters::Ends,
     /// The first published table without an instance, in this term.
     pub(crate) out_since: BTreeMap<InstanceId, Order>,
 }

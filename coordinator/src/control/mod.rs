@@ -19,6 +19,7 @@ mod agent;
 mod batch;
 mod challenge;
 mod clock;
+mod clusters;
 mod commands;
 mod dispatch;
 mod error;
@@ -43,6 +44,9 @@ mod testing;
 
 pub use agent::AgentName;
 pub use clock::{Clock, SystemClock};
+pub use clusters::{
+    ClusterInfo, Counted, Orders, PodReport, Reach, WorkName, WorkNews, WorkOrder, WorkReport,
+};
 pub use error::ControlError;
 pub use handle::*;
 pub use metrics::Metrics;

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use berth_model::instance::{InstanceRecord, Phase, Stage};
 use berth_model::job::JobRecord;
 use berth_model::time::Span;
-use berth_plan::{Desired, GatewaySeen, InstanceSeen, JobWanted, Needs, NodeSeen, Observed};
+use berth_plan::{ClusterSeen, Desired, GatewaySeen, InstanceSeen, JobWanted, Needs, NodeSeen, Observed};
 
 use super::agent::AgentName;
+use super::clusters::Cluster;
 use super::live::LiveAgent;
 use super::world::World;
 
@@ -85,7 +86,11 @@ fn observed(world: &World) -> Observed {
             .values()
             .map(|record| (record.id.clone(), instance(world, record)))
             .collect(),
-        clusters: BTreeMap::new(),
+        clusters: world
+            .clusters
+            .iter()
+            .map(|(name, cluster)| (name.clone(), cluster_seen(cluster)))
+            .collect(),
         attempts: BTreeMap::clone(&records.attempts),
         gateways: records
             .gateways
@@ -98,7 +103,38 @@ fn observed(world: &World) -> Observed {
     }
 }
 
+fn cluster_seen(cluster: &Cluster) -> ClusterSeen {
+    ClusterSeen {
+        unreachable: cluster.unreachable(),
+        labels: cluster.info.labels.clone(),
+    }
+}
+
+/// In a cluster an instance has stopped for good only when nothing of its Job is left.
+fn in_cluster(world: &World, record: &InstanceRecord) -> InstanceSeen {
+    let ends = &world.live.ends;
+    let phase = match (record.stage, record.status.phase) {
+        (Stage::Stopping | Stage::Lost, _) if ends.gone.contains(&record.id) => Phase::Stopped,
+        (Stage::Stopping | Stage::Lost, Phase::Stopped) => Phase::Stopping,
+        (_, phase) => phase,
+    };
+    let failures = ends.streaks.get(&record.id.slot).copied().unwrap_or(1);
+    let at = ends.ended.get(&record.id).copied().unwrap_or(world.started);
+    InstanceSeen {
+        place: record.place.clone(),
+        stage: record.stage,
+        phase,
+        reported: true,
+        draining_since: world.live.draining_since.get(&record.id).copied(),
+        out_since: world.live.out_since.get(&record.id).copied(),
+        ended: (phase == Phase::Stopped).then_some((at, failures)),
+    }
+}
+
 fn instance(world: &World, record: &InstanceRecord) -> InstanceSeen {
+    if record.place.cluster().is_some() {
+        return in_cluster(world, record);
+    }
     let live = world.live.agents.get(&AgentName::of(record));
     let never_was = live.is_some_and(|live| never_was(world, live, record));
     InstanceSeen {

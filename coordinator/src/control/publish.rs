@@ -150,6 +150,12 @@ pub(crate) fn without_golden(manifest: &Manifest) -> Manifest {
     }
 }
 
+/// The manifest of what an instance of a service runs.
+pub(crate) fn manifest_of(world: &World, record: &InstanceRecord) -> Option<Manifest> {
+    let (_, model) = spec(world, record)?;
+    Some(without_golden(&model.manifest))
+}
+
 pub(crate) fn intent(record: &InstanceRecord) -> Intent {
     match record.stage {
         Stage::Running => Intent::Run,
@@ -173,7 +179,7 @@ fn spec<'a>(
     Some((revision, world.model_of(revision)?))
 }
 
-fn build(world: &World, record: &InstanceRecord) -> Option<InstanceSpec> {
+pub(crate) fn build(world: &World, record: &InstanceRecord) -> Option<InstanceSpec> {
     if let Some(job) = tasks::job_of(world, record) {
         return tasks::spec(world, job, record);
     }

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use super::actor::Actor;
 use super::challenge::Challenges;
 use super::clock::{Clock, SystemClock};
+use super::clusters::{Cluster, ClusterInfo};
 use super::events::Happened;
 use super::live::Live;
 use super::records::{LAST_EPOCH, Records, TERM};
@@ -32,6 +33,10 @@ pub struct Config {
     pub clock: Arc<dyn Clock>,
     /// base64url SHA-256 of the CA's SubjectPublicKeyInfo, for join tokens.
     pub ca_key_hash: String,
+    /// Key of the Pods' tokens; the same after a restart.
+    pub pod_key: [u8; 32],
+    /// The configured clusters.
+    pub clusters: Vec<ClusterInfo>,
 }
 
 impl Config {
@@ -42,6 +47,8 @@ impl Config {
             settings: Settings::default(),
             clock: Arc::new(SystemClock),
             ca_key_hash: ca_key_hash.into(),
+            pod_key: [0; 32],
+            clusters: Vec::new(),
         }
     }
 }
@@ -60,15 +67,21 @@ pub async fn start(
     let identity = config.store.identity().await?;
     let last_epoch = records.meta.get(LAST_EPOCH).copied();
     let restored = last_epoch.is_some_and(|last| last != identity.epoch);
-    let now = config.clock.monotonic();
+    let (now, wall) = (config.clock.monotonic(), config.clock.wall());
     let mut world = World {
         records,
         live: Live::default(),
         settings: config.settings,
         ca_key_hash: config.ca_key_hash,
+        pod_key: config.pod_key,
+        clusters: config
+            .clusters
+            .into_iter()
+            .map(|info| (info.name.clone(), Cluster::new(info, wall)))
+            .collect(),
         started: now,
         now,
-        wall: config.clock.wall(),
+        wall,
         epoch: identity.epoch,
         term,
         revision: identity.revision,

@@ -299,6 +299,8 @@ pub(crate) fn world() -> World {
         live: Live::default(),
         settings: berth_plan::Settings::default(),
         ca_key_hash: "hash".into(),
+        pod_key: [7; 32],
+        clusters: BTreeMap::new(),
         started: Monotonic(1_000),
         now: Monotonic(1_000),
         wall: Timestamp(1_700_000_000_000),

@@ -1,9 +1,10 @@
 //! Everything that control knows: the records, what is live, and what the last plan said.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use berth_model::event::Event;
-use berth_model::id::NodeName;
+use berth_model::id::{ClusterName, NodeName};
 use berth_model::node::NodeState;
 use berth_model::place::Place;
 use berth_model::route::{Order, Table};
@@ -12,6 +13,7 @@ use berth_model::time::{Monotonic, Timestamp};
 use berth_plan::{Session, Settings, WaitReason, Waiting};
 
 use super::agent::AgentName;
+use super::clusters::Cluster;
 use super::events::{Happened, KEPT};
 use super::live::Live;
 use super::records::Records;
@@ -23,6 +25,10 @@ pub(crate) struct World {
     pub(crate) settings: Settings,
     /// Goes into every join token.
     pub(crate) ca_key_hash: String,
+    /// Makes Pods' tokens.
+    pub(crate) pod_key: [u8; 32],
+    /// The configured clusters.
+    pub(crate) clusters: BTreeMap<ClusterName, Cluster>,
     /// When this coordinator began to listen.
     pub(crate) started: Monotonic,
     /// The time of this turn of the loop.
@@ -83,7 +89,10 @@ impl World {
     pub(crate) fn place_state(&self, place: &Place) -> NodeState {
         match place {
             Place::Node(node) => self.node_state(node),
-            Place::Cluster(_) => NodeState::Ready,
+            Place::Cluster(name) => match self.clusters.get(name) {
+                Some(cluster) if cluster.unreachable().is_none() => NodeState::Ready,
+                _ => NodeState::Silent,
+            },
         }
     }
 

@@ -136,6 +136,14 @@ impl Authority {
         &self.certificate
     }
 
+    /// A key for one purpose that whoever has the authority's own key, and nobody else, can make again.
+    pub fn derive(&self, purpose: &str) -> [u8; 32] {
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, self.issuer.key().serialized_der());
+        let mut derived = [0; 32];
+        derived.copy_from_slice(ring::hmac::sign(&key, purpose.as_bytes()).as_ref());
+        derived
+    }
+
     /// A certificate for a node's key. Nothing of the request but its key is used.
     pub fn sign_node(
         &self,

@@ -8,7 +8,7 @@ use berth_proto::v1::{JoinReply, JoinRequest, RenewReply, RenewRequest};
 use tonic::{Request, Response, Status};
 
 use super::status;
-use crate::control::{Command, Join};
+use crate::control::{Command, Join, PodJoin};
 use crate::edge::Edge;
 use crate::pki::VerifiedCsr;
 
@@ -42,20 +42,26 @@ impl Enrollment for Service {
             key_hash: csr.key_hash(),
             name: message.name,
             facts: message.facts.unwrap_or_default().into(),
+            pod: message.pod.map(|pod| PodJoin {
+                uid: pod.pod_uid,
+                name: pod.pod_name,
+                job_uid: pod.job_uid,
+            }),
         };
-        let name = self
+        let joined = self
             .0
             .control
             .ask(|reply| Command::Join(Box::new(join), reply))
             .await
             .map_err(|problem| status(&problem))?;
-        let certificate = self.sign(&csr, name.as_str())?;
-        tracing::info!(node = %name, "a node joined");
+        let name = joined.agent.to_string();
+        let certificate = self.sign(&csr, &name)?;
+        tracing::info!(agent = name, "an agent joined");
         Ok(Response::new(JoinReply {
-            name: name.to_string(),
+            name,
             certificate,
             ca: self.0.authority.pem().to_owned(),
-            instance: None,
+            instance: joined.instance.map(Into::into),
         }))
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{BlobDigest, PackageDigest};
 use crate::event::Level;
-use crate::id::{GatewayName, InstanceId, ModelName, NodeName, ServiceName};
+use crate::id::{ClusterName, GatewayName, InstanceId, ModelName, NodeName, ServiceName};
 use crate::instance::{InstanceStatus, Stage};
 use crate::node::{Facts, NodeState, RuntimeKind};
 use crate::place::Place;
@@ -179,6 +179,25 @@ pub struct NodeView {
     pub instances: Vec<InstanceId>,
     /// When it joined.
     pub joined: Timestamp,
+}
+
+/// One Kubernetes cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClusterView {
+    /// Its name.
+    pub name: ClusterName,
+    /// `ready`, `connecting` or `unreachable`.
+    pub state: String,
+    /// Why it cannot be used, or what does not work; empty when all is well.
+    pub reason: String,
+    /// Since when that holds.
+    pub since: Timestamp,
+    /// The namespace of Berth's Jobs.
+    pub namespace: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The instances and tasks in it.
+    pub instances: Vec<InstanceId>,
 }
 
 /// One gateway.

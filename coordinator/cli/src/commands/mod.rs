@@ -1,5 +1,6 @@
 //! What each command does.
 
+mod cluster;
 mod completions;
 mod deploy;
 mod down;
@@ -34,6 +35,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         Command::Job(job) => return job::run(&Client::from_context()?, job).await,
         Command::Logs(logs) => logs::run(&Client::from_context()?, logs).await?,
         Command::Node(node) => node::run(&Client::from_context()?, node).await?,
+        Command::Cluster(cluster) => {
+            cluster::run(&Client::from_context()?, cluster).await?;
+        }
         Command::Events(events) => events::run(&Client::from_context()?, events).await?,
         Command::Status(reading) => status::run(&Client::from_context()?, reading).await?,
         Command::Completions { shell } => completions::run(shell)?,

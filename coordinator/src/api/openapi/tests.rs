@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use berth_model::api::{
-    BlobView, CreateJob, GatewayView, InstanceView, JobFile, JobInput, JobStatus, JobView,
+    BlobView, ClusterView, CreateJob, GatewayView, InstanceView, JobFile, JobInput, JobStatus, JobView,
     ModelVersionView, NodeView, RevisionView, ServiceState, ServiceView, ShardState, ShardView,
     StatusProblem, StatusView, TokenView,
 };
@@ -247,6 +247,18 @@ fn answers_about_the_fleet_are_as_described() {
             labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
             instances: vec!["web.1.0.1".parse().unwrap()],
             joined: Timestamp(1),
+        },
+    );
+    described(
+        "ClusterView",
+        &ClusterView {
+            name: "prod".parse().unwrap(),
+            state: "ready".into(),
+            reason: String::new(),
+            since: Timestamp(1),
+            namespace: "berth".into(),
+            labels: BTreeMap::from([("pool".to_owned(), "gpu".to_owned())]),
+            instances: vec!["web.1.0.1".parse().unwrap()],
         },
     );
     described(

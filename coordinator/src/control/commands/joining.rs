@@ -157,7 +157,7 @@ fn hash(secret: &str) -> String {
 }
 
 /// Equality in a time that depends on the lengths only.
-fn same_bytes(a: &[u8], b: &[u8]) -> bool {
+pub(crate) fn same_bytes(a: &[u8], b: &[u8]) -> bool {
     let differ = a.iter().zip(b).fold(0, |acc, (x, y)| acc | (x ^ y));
     a.len() == b.len() && std::hint::black_box(differ) == 0
 }
@@ -178,6 +178,7 @@ mod tests {
                 hostname: "Rack_7.example.org".into(),
                 ..Default::default()
             },
+            pod: None,
         }
     }
 

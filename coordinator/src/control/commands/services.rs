@@ -119,14 +119,27 @@ fn check_replicas(replicas: Option<u32>) -> Result<(), Problem> {
 /// A runtime that some node reports is the planner's to judge; one that none has and that this
 /// version cannot start would wait for ever.
 pub(super) fn check_runtime(world: &World, runtime: RuntimeKind) -> Result<(), Problem> {
+    if runtime == RuntimeKind::Kubernetes {
+        return check_clusters(world);
+    }
     let has = |n: &berth_model::node::NodeRecord| n.facts.runtimes.contains(&runtime);
     if runtime == RuntimeKind::Process || world.records.nodes.values().any(has) {
         return Ok(());
     }
     Err(Problem::invalid(format!(
-        "the runtime {runtime} is not supported by this version of Berth, and no node has it: deploy with \
-         --runtime process"
+        "no node has the runtime {runtime}: install it on one (`berth node list` shows what they have), or deploy \
+         with --runtime process"
     )))
+}
+
+fn check_clusters(world: &World) -> Result<(), Problem> {
+    if world.clusters.is_empty() {
+        return Err(Problem::invalid(
+            "no Kubernetes cluster is configured: add a [[cluster]] to coordinator.toml, or deploy with \
+             --runtime process",
+        ));
+    }
+    Ok(())
 }
 
 /// The specification that a deploy asks for; it gets a number only if it is new.

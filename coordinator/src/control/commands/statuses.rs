@@ -5,6 +5,7 @@ use berth_model::instance::{InstanceRecord, InstanceStatus, Phase, Reason, Stage
 
 use super::tasks;
 use crate::control::agent::AgentName;
+use crate::control::clusters;
 use crate::control::events::Happened;
 use crate::control::world::World;
 
@@ -37,8 +38,14 @@ pub(crate) fn take(world: &mut World, agent: &AgentName, status: InstanceStatus)
         .get(&status.id)
         .map(|r| r.status.clone());
     let stage = record.stage;
-    world.records.instances.put(status.id.clone(), record);
+    world
+        .records
+        .instances
+        .put(status.id.clone(), record.clone());
     if let Some(before) = before {
+        if status.phase == Phase::Stopped && before.phase != Phase::Stopped {
+            clusters::note_end(world, &record, &before);
+        }
         tell(world, &before, &status);
         if status.phase == Phase::Stopped && before.phase != Phase::Stopped {
             tasks::ended(world, stage, &status);

@@ -104,12 +104,14 @@ impl Fleet {
             key_hash: format!("key-of-{name}"),
             name: name.into(),
             facts: facts(self.exclusive),
+            pod: None,
         };
-        let node = self
+        let joined = self
             .handle
             .ask(|reply| Command::Join(Box::new(join), reply))
             .await
             .unwrap();
+        let node = joined.agent.node().unwrap().clone();
         let machine: Arc<Mutex<Machine>> = Arc::default();
         let (cable, _) = watch::channel(self.network.borrow().clone());
         let agent = SimAgent {

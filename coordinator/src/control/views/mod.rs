@@ -1,5 +1,6 @@
 //! What the admin API shows: pure functions of the world.
 
+pub(crate) mod cluster;
 pub(crate) mod gateway;
 pub(crate) mod job;
 pub(crate) mod model;
