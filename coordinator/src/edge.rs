@@ -97,7 +97,7 @@ impl Edge {
 }
 
 /// What the edges count.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Figures {
     /// The listener's counters.
     pub connections: Arc<Counters>,
@@ -110,13 +110,23 @@ pub struct Figures {
     /// Gateways that follow the route table.
     pub followers: AtomicU64,
     requests: Mutex<BTreeMap<(&'static str, &'static str, u16), u64>>,
+    more: Mutex<Vec<Box<More>>>,
 }
+
+/// Writes further figures in Prometheus' text format.
+type More = dyn Fn(&mut String) + Send + Sync;
 
 impl Figures {
     /// Counts one request of the admin API.
     pub fn request(&self, method: &'static str, path: &'static str, status: u16) {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         *requests.entry((method, path, status)).or_default() += 1;
+    }
+
+    /// Has somebody else's figures rendered with these.
+    pub fn add(&self, more: impl Fn(&mut String) + Send + Sync + 'static) {
+        let mut all = self.more.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(Box::new(more));
     }
 
     /// Prometheus' text format.
@@ -159,6 +169,10 @@ impl Figures {
                 text,
                 "berth_api_requests_total{{method=\"{method}\",path=\"{path}\",status=\"{status}\"}} {count}"
             );
+        }
+        drop(requests);
+        for more in &*self.more.lock().unwrap_or_else(PoisonError::into_inner) {
+            more(&mut text);
         }
         text
     }

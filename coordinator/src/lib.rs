@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod clusters;
 pub mod config;
 pub mod control;
 pub mod edge;

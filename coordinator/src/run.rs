@@ -18,7 +18,7 @@ use crate::listen::{Limits, Listener};
 use crate::pki::{
     Authority, Credentials, PkiError, ServerCertificate, remove, replace, server_config,
 };
-use crate::{api, chain, control, rpc};
+use crate::{api, chain, clusters, control, rpc};
 
 /// File with the address that the API listens on, in the data folder.
 pub const ENDPOINT_FILE: &str = "endpoint";
@@ -99,6 +99,8 @@ impl Coordinator {
         let logs = Arc::new(LogStore::open(&dir.join("logs"), config.retention())?);
         let (handle, control) = control::start(control::Config {
             settings: config.plan_settings(),
+            pod_key: authority.derive("berth: tokens of Pods"),
+            clusters: clusters::infos(&config.clusters),
             ..control::Config::new(Arc::new(store), authority.key_hash())
         })
         .await?;
@@ -113,6 +115,8 @@ impl Coordinator {
         let tls = server_config(&authority, Arc::clone(&certificate))?;
         let (address, serving) = serve(&config, Arc::clone(&edge), tls).await?;
         keep_house(&edge, certificate);
+        let fleet = hex::encode(&authority.derive("berth: name of the fleet")[..8]);
+        clusters::start(&config.clusters, &fleet, &edge);
         replace(
             &dir.join(ENDPOINT_FILE),
             format!("{address}\n").as_bytes(),

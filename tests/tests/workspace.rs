@@ -39,6 +39,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
         "berth-coordinator",
         &[
             "berth-gateway",
+            "berth-kubernetes",
             "berth-logfile",
             "berth-logs",
             "berth-model",

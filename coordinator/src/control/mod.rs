@@ -51,3 +51,5 @@ pub use error::ControlError;
 pub use handle::*;
 pub use metrics::Metrics;
 pub use start::{Config, start};
+#[cfg(all(test, feature = "kubernetes"))]
+pub(crate) use testing::manifest as testing_manifest;

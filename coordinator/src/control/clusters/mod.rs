@@ -216,3 +216,6 @@ pub(crate) fn pod_secret(key: &[u8; 32], work: &WorkName) -> String {
     let tag = ring::hmac::sign(&key, work.to_string().as_bytes());
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(tag.as_ref())
 }
+
+#[cfg(test)]
+mod tests;
