@@ -1,6 +1,7 @@
 //! One work: what control shall be told of it, and what is to be done. Pure.
 
 use berth_kubernetes::{Seen, Verdict};
+use berth_model::instance::Reason;
 
 use crate::control::{PodReport, WorkName, WorkNews, WorkOrder, WorkReport};
 
@@ -80,18 +81,27 @@ fn pods(seen: &Seen) -> Vec<PodReport> {
             .as_ref()
             .map(|ending| (ending.reason.clone(), ending.last_lines.clone())),
     });
-    pods.collect()
+    // What vanished is known by its name only.
+    let lost = seen.lost_pods.iter().map(|name| PodReport {
+        uid: String::new(),
+        name: name.clone(),
+        ended: Some((
+            Reason::Deleted {
+                what: format!("Pod {name}"),
+            },
+            Vec::new(),
+        )),
+    });
+    pods.chain(lost).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use berth_kubernetes::Ending;
-    use berth_model::instance::Reason;
-
     use super::*;
     use crate::control::testing_manifest;
+    use berth_kubernetes::Ending;
 
     fn name() -> WorkName {
         WorkName::Instance("web.1.0.1".parse().unwrap())

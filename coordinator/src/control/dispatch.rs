@@ -106,17 +106,6 @@ impl Actor {
             Command::LeavingsRemoved(name, reply) => {
                 self.change(reply, |w| jobs::removed(w, &name), |_, ()| Ok(()))
             }
-            Command::ClaimTask(name, pod, reply) => {
-                self.change(reply, |w| jobs::claim(w, &name, pod), |_, id| Ok(id))
-            }
-            Command::ClusterJob(name, seen, reply) => self.change(
-                reply,
-                |w| {
-                    jobs::change(w, &name, seen);
-                    Ok(())
-                },
-                |_, ()| Ok(()),
-            ),
             other => self.dispatch_session(other),
         }
     }
@@ -248,8 +237,6 @@ impl Actor {
             | Command::DeleteJob(..)
             | Command::AnnounceOutput(..)
             | Command::LeavingsRemoved(..)
-            | Command::ClaimTask(..)
-            | Command::ClusterJob(..)
             | Command::RemoveNode(..)
             | Command::CreateToken(..)
             | Command::Join(..)

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use super::agent::AgentName;
 use super::clusters::{Orders, Reach, WorkReport};
 use berth_model::api::{
-    ClusterView, CreateJob, CreateToken, Deploy, GatewayView, JobView, ModelView, NodeView, ServiceView,
-    StatusView, TokenView,
+    ClusterView, CreateJob, CreateToken, Deploy, GatewayView, JobView, ModelView, NodeView,
+    ServiceView, StatusView, TokenView,
 };
 use berth_model::digest::BlobDigest;
 use berth_model::event::Event;
 use berth_model::gateway::GatewayReport;
-use berth_model::id::{ClusterName, GatewayName, InstanceId, JobName, ModelName, NodeName, ServiceName};
-use berth_model::instance::{InstanceSpec, InstanceStatus, PodRecord, Reason};
+use berth_model::id::{
+    ClusterName, GatewayName, InstanceId, JobName, ModelName, NodeName, ServiceName,
+};
+use berth_model::instance::{InstanceSpec, InstanceStatus};
 use berth_model::job::{ShardInput, TaskOutput};
 use berth_model::node::Facts;
 use berth_model::problem::Problem;
@@ -57,10 +59,6 @@ pub enum Command {
     Leavings(Reply<Vec<Leavings>>),
     /// What a deleted job left is removed.
     LeavingsRemoved(JobName, Reply<()>),
-    /// A Pod wants a shard of its job: always the same one.
-    ClaimTask(JobName, PodRecord, Reply<InstanceId>),
-    /// Something was seen of a job's Job in its cluster.
-    ClusterJob(JobName, ClusterJob, Reply<()>),
     /// Take a node out of the fleet. Conflict while it is connected and has instances.
     RemoveNode(NodeName, Reply<NodeView>),
     /// Make a join token.
@@ -147,32 +145,6 @@ pub struct Leavings {
     pub job: JobName,
     /// Blobs that nothing else needs.
     pub blobs: Vec<BlobDigest>,
-}
-
-/// What was seen of a job's Job in its cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ClusterJob {
-    /// It is there.
-    Made {
-        /// Its UID.
-        uid: String,
-    },
-    /// Nothing of it is left there.
-    Gone,
-    /// One of its Pods has ended, or is gone.
-    PodEnded {
-        /// Which.
-        pod_uid: String,
-        /// Why.
-        reason: Reason,
-        /// The end of its output.
-        last_lines: Vec<String>,
-    },
-    /// Kubernetes says that it is over.
-    Concluded {
-        /// Why it failed; none if it is complete.
-        failed: Option<Reason>,
-    },
 }
 
 /// A machine that wants to join.

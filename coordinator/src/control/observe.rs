@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use berth_model::instance::{InstanceRecord, Phase, Stage};
 use berth_model::job::JobRecord;
 use berth_model::time::Span;
-use berth_plan::{ClusterSeen, Desired, GatewaySeen, InstanceSeen, JobWanted, Needs, NodeSeen, Observed};
+use berth_plan::{
+    ClusterSeen, Desired, GatewaySeen, InstanceSeen, JobWanted, Needs, NodeSeen, Observed,
+};
 
 use super::agent::AgentName;
 use super::clusters::Cluster;
+use super::commands::tasks;
 use super::live::LiveAgent;
 use super::world::World;
 
@@ -115,7 +118,12 @@ fn in_cluster(world: &World, record: &InstanceRecord) -> InstanceSeen {
     let ends = &world.live.ends;
     let phase = match (record.stage, record.status.phase) {
         (Stage::Stopping | Stage::Lost, _) if ends.gone.contains(&record.id) => Phase::Stopped,
-        (Stage::Stopping | Stage::Lost, Phase::Stopped) => Phase::Stopping,
+        // A task's Pod stays, ended, until its whole job is deleted.
+        (Stage::Stopping | Stage::Lost, Phase::Stopped)
+            if tasks::job_of(world, record).is_none() =>
+        {
+            Phase::Stopping
+        }
         (_, phase) => phase,
     };
     let failures = ends.streaks.get(&record.id.slot).copied().unwrap_or(1);

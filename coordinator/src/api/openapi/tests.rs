@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
 use berth_model::api::{
-    BlobView, ClusterView, CreateJob, GatewayView, InstanceView, JobFile, JobInput, JobStatus, JobView,
-    ModelVersionView, NodeView, RevisionView, ServiceState, ServiceView, ShardState, ShardView,
-    StatusProblem, StatusView, TokenView,
+    BlobView, ClusterView, CreateJob, GatewayView, InstanceView, JobFile, JobInput, JobStatus,
+    JobView, ModelVersionView, NodeView, RevisionView, ServiceState, ServiceView, ShardState,
+    ShardView, StatusProblem, StatusView, TokenView,
 };
 use berth_model::event::{Event, Level};
 use berth_model::instance::{InstanceStatus, Phase, Reason, Stage};

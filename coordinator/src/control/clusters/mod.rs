@@ -83,6 +83,8 @@ pub(crate) struct Ends {
     pub(crate) ended: BTreeMap<InstanceId, Monotonic>,
     /// Ends in a row, by place.
     pub(crate) streaks: BTreeMap<Slot, u32>,
+    /// What keeps a job's Pods from beginning.
+    pub(crate) waits: BTreeMap<JobName, Reason>,
 }
 
 /// Everything that a cluster shall run.

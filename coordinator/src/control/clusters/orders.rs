@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use berth_model::id::ClusterName;
 use berth_model::instance::{InstanceRecord, Stage};
+use berth_model::job::JobRecord;
 use berth_model::token::JoinToken;
 
-use super::{Orders, WorkName, WorkOrder, pod_secret};
+use super::{Counted, Orders, WorkName, WorkOrder, pod_secret};
+use crate::control::commands::tasks;
 use crate::control::publish;
 use crate::control::world::World;
 
@@ -33,11 +35,21 @@ fn orders(world: &World, cluster: &ClusterName) -> Orders {
     for record in world.records.instances.values() {
         let here = record.place.cluster() == Some(cluster);
         // A task's Pods belong to the Kubernetes Job of the whole job.
-        if here && !publish::is_task(world, record) {
+        if here && tasks::job_of(world, record).is_none() {
             let work = WorkName::Instance(record.id.clone());
             if let Some(order) = order(world, record, &work) {
                 works.insert(work, order);
             }
+        }
+    }
+    let jobs = world.records.jobs.values();
+    for job in jobs.filter(|job| job.cluster.as_ref() == Some(cluster)) {
+        let work = WorkName::Job {
+            name: job.name.clone(),
+            born: job.created.0,
+        };
+        if let Some(order) = of_job(world, job, &work) {
+            works.insert(work, order);
         }
     }
     Orders {
@@ -53,6 +65,24 @@ fn order(world: &World, record: &InstanceRecord, work: &WorkName) -> Option<Work
         uid: record.pod.as_ref().map(|pod| pod.job_uid.clone()),
         manifest: Arc::new(manifest),
         counted: None,
+        token: token(world, work),
+    })
+}
+
+/// A job that is over keeps its Job, for people to look at, until it is deleted.
+fn of_job(world: &World, job: &JobRecord, work: &WorkName) -> Option<WorkOrder> {
+    let key = (job.model.clone(), job.serial);
+    let model = world.records.models.get(&key)?;
+    Some(WorkOrder {
+        present: !job.deleting,
+        uid: job.uid.clone(),
+        manifest: Arc::new(publish::without_golden(&model.manifest)),
+        counted: Some(Counted {
+            completions: job.completions(),
+            parallelism: job.parallelism,
+            retries: job.retries,
+            deadline: job.deadline,
+        }),
         token: token(world, work),
     })
 }

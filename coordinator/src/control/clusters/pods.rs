@@ -1,12 +1,13 @@
 //! Pods that join: each is exactly one instance, by its token, and never a second time.
 
-use berth_model::id::InstanceId;
+use berth_model::id::{InstanceId, JobName};
 use berth_model::instance::{InstanceSpec, PodRecord, Stage};
 use berth_model::problem::Problem;
 
 use super::orders::POD;
 use super::{WorkName, pod_secret};
 use crate::control::agent::AgentName;
+use crate::control::commands::jobs;
 use crate::control::commands::joining::same_bytes;
 use crate::control::publish;
 use crate::control::world::World;
@@ -19,17 +20,42 @@ pub(crate) fn join(
     pod: &PodJoin,
 ) -> Result<(AgentName, InstanceSpec), Problem> {
     let id = match check_token(world, join)? {
-        WorkName::Instance(id) => id,
-        // Kubernetes Jobs of whole jobs are not ordered yet.
-        WorkName::Job { name, .. } => {
-            return Err(Problem::not_found(format!("there is no job {name}")));
+        WorkName::Instance(id) => {
+            admit(world, &id, join, pod)?;
+            id
         }
+        WorkName::Job { name, born } => claim(world, join, &name, born, pod)?,
     };
-    admit(world, &id, join, pod)?;
     let record = world.records.instances.get(&id);
     let spec = record.and_then(|record| publish::build(world, record));
     let spec = spec.ok_or_else(|| not_wanted(&id))?;
     Ok((AgentName::Pod(id), spec))
+}
+
+/// A Pod of a job's Job: it gets a free shard, the same one however often it asks.
+fn claim(
+    world: &mut World,
+    join: &Join,
+    name: &JobName,
+    born: u64,
+    pod: &PodJoin,
+) -> Result<InstanceId, Problem> {
+    let job = world.records.jobs.get(name);
+    if job.is_none_or(|job| job.created.0 != born) {
+        return Err(Problem::new(
+            403,
+            crate::control::commands::agents::REMOVED,
+            "Not wanted",
+            format!("job {name} is gone: its Job is deleted soon"),
+        ));
+    }
+    let pod = PodRecord {
+        job_uid: pod.job_uid.clone(),
+        name: pod.name.clone(),
+        uid: pod.uid.clone(),
+        key_hash: join.key_hash.clone(),
+    };
+    jobs::claim(world, name, pod)
 }
 
 /// Whose token it is. Whether it is wrong or for something unknown is not told apart for strangers.

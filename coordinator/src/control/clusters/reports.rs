@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use berth_model::id::{ClusterName, InstanceId};
+use berth_model::id::{ClusterName, InstanceId, JobName};
 use berth_model::instance::{InstanceRecord, InstanceStatus, Phase, PodRecord, Reason, Stage};
 
 use super::{Reach, WorkName, WorkNews, WorkReport};
 use crate::control::agent::AgentName;
+use crate::control::commands::jobs::{self, ClusterJob};
 use crate::control::commands::statuses;
 use crate::control::events::Happened;
 use crate::control::world::World;
@@ -41,7 +42,7 @@ pub(crate) fn take(world: &mut World, cluster: &ClusterName, reports: Vec<WorkRe
     for report in reports {
         match report.work.clone() {
             WorkName::Instance(id) => instance(world, cluster, &id, report),
-            WorkName::Job { .. } => {}
+            WorkName::Job { name, born } => job(world, &name, born, report),
         }
     }
 }
@@ -67,6 +68,99 @@ fn instance(world: &mut World, cluster: &ClusterName, id: &InstanceId, report: W
         WorkNews::Gone => gone(world, id, &report.job),
         WorkNews::Running | WorkNews::Deleting => {}
     }
+}
+
+/// What is seen of a whole job's Job: ended Pods first, since they may decide what its end means.
+fn job(world: &mut World, name: &JobName, born: u64, report: WorkReport) {
+    let record = world.records.jobs.get(name);
+    let Some(record) = record.filter(|job| job.created.0 == born).cloned() else {
+        return;
+    };
+    let known = record.uid.clone();
+    let other = known.is_some_and(|uid| !report.uid.is_empty() && uid != report.uid);
+    let news = if other { WorkNews::Gone } else { report.news };
+    if record.uid.is_none() && !report.uid.is_empty() {
+        let uid = report.uid.clone();
+        jobs::change(world, name, ClusterJob::Made { uid });
+    }
+    for pod in report.pods {
+        let uid = if pod.uid.is_empty() {
+            pod_uid(world, name, &pod.name)
+        } else {
+            Some(pod.uid)
+        };
+        if let (Some(pod_uid), Some((reason, last_lines))) = (uid, pod.ended) {
+            let ended = ClusterJob::PodEnded {
+                pod_uid,
+                reason,
+                last_lines,
+            };
+            jobs::change(world, name, ended);
+        }
+    }
+    let over = |world: &World| {
+        let job = world.records.jobs.get(name);
+        job.is_none_or(|job| job.state.is_over() || job.deleting)
+    };
+    let waits = match news {
+        WorkNews::Waiting(reason) => reason,
+        WorkNews::Refused(reason) => Some(reason),
+        WorkNews::Ended { reason, .. } => {
+            let failed = Some(reason).filter(|reason| *reason != Reason::Completed);
+            if !over(world) {
+                jobs::change(world, name, ClusterJob::Concluded { failed });
+            }
+            None
+        }
+        WorkNews::Gone => {
+            gone_job(world, name, &report.job, !over(world));
+            None
+        }
+        WorkNews::Running | WorkNews::Deleting => None,
+    };
+    let ends = &mut world.live.ends;
+    match waits {
+        Some(reason) => drop(ends.waits.insert(name.clone(), reason)),
+        None => drop(ends.waits.remove(name)),
+    }
+}
+
+/// A Pod that vanished is known by its name only.
+fn pod_uid(world: &World, job: &JobName, pod: &str) -> Option<String> {
+    let job = world.records.jobs.get(job)?;
+    let mut records = world.records.instances.values();
+    let record = records.find(|r| job.owns(&r.id) && r.pod.as_ref().is_some_and(|p| p.name == pod));
+    record.and_then(|r| r.pod.as_ref()).map(|p| p.uid.clone())
+}
+
+/// Nothing of a job's Job is left: nor of its tasks. If that was not wanted, the job has failed.
+fn gone_job(world: &mut World, name: &JobName, what: &str, unwanted: bool) {
+    let Some(job) = world.records.jobs.get(name).cloned() else {
+        return;
+    };
+    let reason = Reason::Deleted {
+        what: format!("Job {what}"),
+    };
+    let tasks: Vec<String> = world
+        .records
+        .instances
+        .values()
+        .filter(|r| job.owns(&r.id) && r.status.phase != Phase::Stopped)
+        .filter_map(|r| r.pod.as_ref().map(|pod| pod.uid.clone()))
+        .collect();
+    if unwanted {
+        let failed = Some(reason.clone());
+        jobs::change(world, name, ClusterJob::Concluded { failed });
+    }
+    for pod_uid in tasks {
+        let ended = ClusterJob::PodEnded {
+            pod_uid,
+            reason: reason.clone(),
+            last_lines: Vec::new(),
+        };
+        jobs::change(world, name, ended);
+    }
+    jobs::change(world, name, ClusterJob::Gone);
 }
 
 /// The record with its Job's UID, or none if the Job is another one.
@@ -181,7 +275,11 @@ fn take_status(world: &mut World, status: InstanceStatus) {
 /// Notes that an instance in a cluster has ended by itself: how often in a row decides the pause before the
 /// next attempt.
 pub(crate) fn note_end(world: &mut World, record: &InstanceRecord, before: &InstanceStatus) {
-    if record.place.cluster().is_none() || record.stage != Stage::Running {
+    let task = world
+        .records
+        .jobs
+        .contains_key(record.id.slot.service.as_str());
+    if record.place.cluster().is_none() || record.stage != Stage::Running || task {
         return;
     }
     let healthy = before.phase == Phase::Healthy;

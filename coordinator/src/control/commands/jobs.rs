@@ -16,7 +16,7 @@ use crate::control::events::{Happened, OfJob};
 use crate::control::world::World;
 use crate::control::{Leavings, act};
 
-pub(crate) use self::cluster::{change, claim, place};
+pub(crate) use self::cluster::{ClusterJob, change, claim, place};
 pub(crate) use self::create::create;
 
 /// A job's record. Errors: 404 with what there is.

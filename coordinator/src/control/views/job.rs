@@ -165,6 +165,9 @@ fn reasons(world: &World, job: &JobRecord, tasks: &[&InstanceRecord]) -> Vec<Str
     let mine = |w: &&berth_plan::Waiting| w.service.as_str() == job.name.as_str();
     let waiting = world.waiting.iter().filter(mine);
     let mut out: Vec<String> = waiting.map(|w| w.reason.to_string()).collect();
+    if let Some(reason) = world.live.ends.waits.get(&job.name) {
+        out.push(format!("its Pods do not begin: {reason}"));
+    }
     for record in tasks.iter().filter(|r| works(r)) {
         let (id, place, status) = (&record.id, &record.place, &record.status);
         if let Place::Node(node) = place

@@ -7,11 +7,36 @@ use berth_model::place::Place;
 use berth_model::problem::Problem;
 
 use super::{find, set_cluster, with_job};
-use crate::control::ClusterJob;
 use crate::control::act;
 use crate::control::agent::AgentName;
 use crate::control::commands::{statuses, tasks};
 use crate::control::world::World;
+
+/// What was seen of a job's Job in its cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ClusterJob {
+    /// It is there.
+    Made {
+        /// Its UID.
+        uid: String,
+    },
+    /// Nothing of it is left there.
+    Gone,
+    /// One of its Pods has ended, or is gone.
+    PodEnded {
+        /// Which.
+        pod_uid: String,
+        /// Why.
+        reason: Reason,
+        /// The end of its output.
+        last_lines: Vec<String>,
+    },
+    /// Kubernetes says that it is over.
+    Concluded {
+        /// Why it failed; none if it is complete.
+        failed: Option<Reason>,
+    },
+}
 
 /// The planner has chosen a cluster: the Job is to be made there.
 pub(crate) fn place(world: &mut World, name: &JobName, cluster: ClusterName) {

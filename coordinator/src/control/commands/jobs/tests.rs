@@ -3,10 +3,11 @@ use berth_model::instance::{InstanceStatus, PodRecord};
 use berth_model::job::{Piece, ShardInput, TaskOutput};
 use berth_model::node::RuntimeKind;
 
+use super::ClusterJob;
 use super::*;
+use crate::control::NewJob;
 use crate::control::commands::statuses;
 use crate::control::testing::{instance, status, world_with_service};
-use crate::control::{ClusterJob, NewJob};
 
 fn blob(n: u8) -> BlobDigest {
     BlobDigest::from_bytes([n; 32])
