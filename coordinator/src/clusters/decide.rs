@@ -1,7 +1,6 @@
 //! One work: what control shall be told of it, and what is to be done. Pure.
 
 use berth_kubernetes::{Seen, Verdict};
-use berth_model::instance::Reason;
 
 use crate::control::{PodReport, WorkName, WorkNews, WorkOrder, WorkReport};
 
@@ -82,15 +81,10 @@ fn pods(seen: &Seen) -> Vec<PodReport> {
             .map(|ending| (ending.reason.clone(), ending.last_lines.clone())),
     });
     // What vanished is known by its name only.
-    let lost = seen.lost_pods.iter().map(|name| PodReport {
+    let lost = seen.lost_pods.iter().map(|pod| PodReport {
         uid: String::new(),
-        name: name.clone(),
-        ended: Some((
-            Reason::Deleted {
-                what: format!("Pod {name}"),
-            },
-            Vec::new(),
-        )),
+        name: pod.name.clone(),
+        ended: Some((pod.ending.reason.clone(), pod.ending.last_lines.clone())),
     });
     pods.chain(lost).collect()
 }
@@ -102,6 +96,7 @@ mod tests {
     use super::*;
     use crate::control::testing_manifest;
     use berth_kubernetes::Ending;
+    use berth_model::instance::Reason;
 
     fn name() -> WorkName {
         WorkName::Instance("web.1.0.1".parse().unwrap())

@@ -357,3 +357,15 @@ pub(crate) fn connect(world: &mut World, node: &str) {
         refused: None,
     });
 }
+
+/// Configures a cluster.
+pub(crate) fn add_cluster(world: &mut World, name: &str) {
+    let name: berth_model::id::ClusterName = name.parse().unwrap();
+    let info = super::ClusterInfo {
+        name: name.clone(),
+        labels: BTreeMap::new(),
+        namespace: "berth".into(),
+    };
+    let cluster = super::clusters::Cluster::new(info, world.wall);
+    world.clusters.insert(name, cluster);
+}

@@ -7,7 +7,7 @@ use berth_model::token::JoinToken;
 
 use super::*;
 use crate::control::agent::AgentName;
-use crate::control::testing::{instance, status, world_with_service};
+use crate::control::testing::{add_cluster, instance, status, world_with_service};
 use crate::control::world::World;
 use crate::control::{Join, PodJoin, observe};
 
@@ -22,14 +22,7 @@ fn prod() -> ClusterName {
 /// `web.1.0.1` is in cluster `prod`, just created.
 fn world() -> World {
     let mut world = world_with_service();
-    let info = ClusterInfo {
-        name: prod(),
-        labels: BTreeMap::new(),
-        namespace: "berth".into(),
-    };
-    world
-        .clusters
-        .insert(prod(), Cluster::new(info, world.wall));
+    add_cluster(&mut world, "prod");
     let mut record = instance("web.1.0.1", "n1", Phase::Assigned);
     record.place = Place::Cluster(prod());
     world.records.instances.put(id(), record);
@@ -233,4 +226,101 @@ fn reach_is_told_once() {
     let kinds: Vec<&str> = w.fresh.iter().map(|e| e.kind.as_str()).collect();
     assert_eq!(kinds.iter().filter(|k| **k == "cluster-away").count(), 1);
     assert!(kinds.contains(&"cluster-reached"));
+}
+
+/// A job of two shards that runs in `prod`.
+fn job(world: &mut World) -> (JobName, WorkName) {
+    use crate::control::commands::jobs;
+    let new = crate::control::NewJob {
+        wanted: berth_model::api::CreateJob {
+            model: "dga".into(),
+            name: Some("score".parse().unwrap()),
+            retries: Some(1),
+            runtime: Some(berth_model::node::RuntimeKind::Kubernetes),
+            ..Default::default()
+        },
+        shards: vec![berth_model::job::ShardInput::default(); 2],
+        note: None,
+    };
+    let name = jobs::create(world, new).unwrap();
+    jobs::place(world, &name, prod());
+    let born = world.records.jobs[&name].created.0;
+    let work = WorkName::Job {
+        name: name.clone(),
+        born,
+    };
+    (name, work)
+}
+
+fn job_report(world: &mut World, work: &WorkName, uid: &str, news: WorkNews, pods: Vec<PodReport>) {
+    let report = WorkReport {
+        work: work.clone(),
+        job: "berth-job-score".into(),
+        uid: uid.into(),
+        news,
+        pods,
+    };
+    take(world, &prod(), vec![report]);
+}
+
+#[test]
+fn a_jobs_pods_get_shards_and_their_ends_free_them() {
+    let mut w = world();
+    let (name, work) = job(&mut w);
+    publish(&w);
+    let orders = w.clusters[&prod()].orders.borrow().clone();
+    let order = orders.works[&work].clone();
+    assert_eq!(order.counted.unwrap().completions, 2);
+    job_report(&mut w, &work, "j", WorkNews::Running, Vec::new());
+    assert_eq!(w.records.jobs[&name].uid.as_deref(), Some("j"));
+    let token: JoinToken = order.token.parse().unwrap();
+    let ask = Join {
+        token_id: token.id,
+        token_secret: token.secret,
+        key_hash: "k1".into(),
+        name: String::new(),
+        facts: berth_model::node::Facts::default(),
+        pod: None,
+    };
+    let (agent, spec) = join(&mut w, &ask, &pod("p1", "j")).unwrap();
+    assert_eq!(agent.to_string(), "pod/score.1.0.1");
+    assert_eq!(spec.task.unwrap().index, 0);
+    let ended = PodReport {
+        uid: "p1".into(),
+        name: "pod-p1".into(),
+        ended: Some((
+            Reason::Evicted {
+                error: "memory".into(),
+            },
+            vec!["last".into()],
+        )),
+    };
+    job_report(&mut w, &work, "j", WorkNews::Running, vec![ended]);
+    assert_eq!(w.records.jobs[&name].failed, 1);
+    let (agent, _) = join(&mut w, &ask, &pod("p2", "j")).unwrap();
+    assert_eq!(agent.to_string(), "pod/score.1.0.2");
+}
+
+#[test]
+fn a_jobs_job_deleted_behind_our_back_fails_it_and_its_tasks() {
+    let mut w = world();
+    let (name, work) = job(&mut w);
+    let refused = Reason::Refused {
+        error: "quota exceeded".into(),
+    };
+    job_report(&mut w, &work, "", WorkNews::Refused(refused), Vec::new());
+    let view = crate::control::views::job::one(&w, &name).unwrap();
+    assert!(
+        view.reasons.iter().any(|r| r.contains("quota exceeded")),
+        "{view:?}"
+    );
+    job_report(&mut w, &work, "j", WorkNews::Running, Vec::new());
+    job_report(&mut w, &work, "", WorkNews::Gone, Vec::new());
+    let view = crate::control::views::job::one(&w, &name).unwrap();
+    let reason = view.reason.unwrap().to_string();
+    assert!(
+        reason.contains("Job berth-job-score was deleted"),
+        "{reason}"
+    );
+    assert!(w.records.jobs[&name].cluster.is_none());
 }

@@ -226,9 +226,7 @@ fn what_others_need_is_not_removed_with_a_job() {
 #[test]
 fn a_pod_gets_one_shard_and_a_failed_pods_is_free_again() {
     let mut w = world_with_service();
-    let mut node = w.records.nodes["n1"].clone();
-    node.facts.runtimes.push(RuntimeKind::Kubernetes);
-    w.records.nodes.put(node.name.clone(), node);
+    crate::control::testing::add_cluster(&mut w, "prod");
     let mut wanted = new(Some("score"), 2);
     wanted.wanted.runtime = Some(RuntimeKind::Kubernetes);
     let name = create(&mut w, wanted).unwrap();
