@@ -65,7 +65,8 @@ async fn write(
         let before = bytes;
         bytes += data.len() as u64;
         if bytes > edge.settings.max_blob {
-            return Err(Status::resource_exhausted(format!(
+            // It will not get smaller by being sent again.
+            return Err(Status::failed_precondition(format!(
                 "the output is larger than the coordinator takes ({} bytes); raise max_blob in \
                  coordinator.toml, or let the task write less",
                 edge.settings.max_blob

@@ -37,13 +37,19 @@ pub(super) async fn stream(client: &Client, logs: &Logs, to: To) -> Result<()> {
         let ended = once(client, logs, to, &mut cursor, &mut since_cursor).await;
         match ended {
             Ok(true) => return Ok(()),
-            Err(error) if !logs.follow || error.is::<Problem>() || is_output(&error) => {
+            Err(error) if !logs.follow || is_final(&error) || is_output(&error) => {
                 return Err(error);
             }
             Ok(false) | Err(_) if logs.follow => tokio::time::sleep(AGAIN).await,
             _ => return Ok(()),
         }
     }
+}
+
+/// Whether the coordinator has refused, rather than being on its way up or down.
+pub(super) fn is_final(error: &anyhow::Error) -> bool {
+    let problem = error.downcast_ref::<Problem>();
+    problem.is_some_and(|problem| problem.status != 503)
 }
 
 fn is_output(error: &anyhow::Error) -> bool {

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use berth_model::digest::BlobDigest;
 use berth_model::id::{InstanceId, NodeName};
-use berth_model::instance::{InstanceSpec, InstanceStatus, Intent, Phase};
+use berth_model::instance::{InstanceSpec, InstanceStatus, Intent, Phase, Reason};
+use berth_model::job::TaskOutput;
 use berth_model::route::Order;
 use tokio::sync::{mpsc, watch};
 
@@ -214,6 +216,11 @@ impl SimAgent {
             let Some(status) = machine.instances.get_mut(&spec.id) else {
                 continue;
             };
+            if spec.task.is_some() && status.phase == Phase::Starting {
+                work_off(status);
+                done.push(status.clone());
+                continue;
+            }
             let next = match status.phase {
                 Phase::Starting if broken.as_ref() != Some(&spec.version) => Phase::Healthy,
                 Phase::Stopping if ending.contains(&spec.id) => Phase::Stopped,
@@ -239,6 +246,24 @@ impl SimAgent {
             handle.ask(|reply| Command::AgentStatus(connection, statuses, forgotten, reply));
         answer.await.ok()
     }
+}
+
+/// A task's end: the first attempt of every odd index fails, everything else brings its output.
+fn work_off(status: &mut InstanceStatus) {
+    let id = &status.id;
+    let index = u8::try_from(id.slot.ordinal).unwrap();
+    status.phase = Phase::Stopped;
+    if index % 2 == 1 && id.attempt == 1 {
+        let process = "task".to_owned();
+        status.reason = Some(Reason::Exited { process, code: 3 });
+        return;
+    }
+    status.reason = Some(Reason::Completed);
+    status.output = Some(TaskOutput {
+        blob: BlobDigest::from_bytes([index; 32]),
+        bytes: 1,
+        folder: false,
+    });
 }
 
 /// Says that a session is over, however it ended.

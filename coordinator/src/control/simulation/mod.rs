@@ -5,6 +5,7 @@ mod crashes;
 mod durable;
 mod fleet;
 mod gateway;
+mod jobs;
 mod lifecycle;
 mod removal;
 mod sessions;

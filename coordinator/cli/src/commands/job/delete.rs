@@ -9,6 +9,7 @@ use berth_model::time::Span;
 
 use super::one;
 use crate::client::Client;
+use crate::commands::logs;
 use crate::output;
 use crate::progress::note;
 
@@ -33,7 +34,7 @@ pub(super) async fn run(client: &Client, job: &JobName, timeout: Span) -> Result
                 }
             }
             Err(error) if is_gone(&error) => break,
-            Err(error) if error.is::<Problem>() => return Err(error),
+            Err(error) if logs::is_final(&error) => return Err(error),
             // The coordinator is away: what was asked for still stands.
             Err(error) if Instant::now() >= until => return Err(error),
             Err(_) => {}

@@ -52,7 +52,7 @@ async fn ended(client: &Client, name: &JobName) -> Result<JobView> {
             Ok(view) if view.state.is_over() => return Ok(view),
             Ok(view) if view.state == JobStatus::Deleting => return Err(deleted(name)),
             Ok(_) => tokio::time::sleep(AGAIN).await,
-            Err(error) if error.is::<Problem>() => return Err(gone(error, name)),
+            Err(error) if logs::is_final(&error) => return Err(gone(error, name)),
             Err(_) => tokio::time::sleep(AGAIN).await,
         }
     }
@@ -63,7 +63,7 @@ async fn tell(client: &Client, name: &JobName) -> Result<()> {
     let mut last = String::new();
     loop {
         match watch(client, name, &mut last).await {
-            Err(error) if error.is::<Problem>() => return Err(gone(error, name)),
+            Err(error) if logs::is_final(&error) => return Err(gone(error, name)),
             // The stream broke off, or the coordinator is away: the job goes on.
             Ok(()) | Err(_) => tokio::time::sleep(AGAIN).await,
         }

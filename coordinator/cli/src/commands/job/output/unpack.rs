@@ -1,5 +1,5 @@
-//! A folder's `.tar.zst`. A task made what is in it, so nothing of it is trusted: only files and folders,
-//! and only below the part's own folder.
+//! A folder's `.tar.zst`. A task made what is in it, so nothing of it is trusted: only files, folders, and
+//! links that stay below the part's own folder.
 
 use std::io::Read;
 use std::path::{Component, Path};
@@ -18,11 +18,18 @@ pub(super) fn folder(archive: impl Read, dir: &Path, part: &Path) -> Result<()> 
         let path = entry.path().with_context(doing)?.into_owned();
         let plain = |c: Component| matches!(c, Component::Normal(_) | Component::CurDir);
         let kind = entry.header().entry_type();
-        if !path.components().all(plain)
-            || !matches!(kind, EntryType::Regular | EntryType::Directory)
-        {
+        let wanted = match kind {
+            EntryType::Regular | EntryType::Directory => true,
+            EntryType::Symlink => {
+                let target = entry.link_name().with_context(doing)?;
+                target.is_some_and(|target| stays_within(&path, &target))
+            }
+            _ => false,
+        };
+        if !wanted || !path.components().all(plain) {
             bail!(
-                "the output for {} holds {} ({kind:?}), which is not unpacked: only files and folders are",
+                "the output for {} holds {} ({kind:?}), which is not unpacked: only files, folders and links that \
+                 lead to such are",
                 part.display(),
                 path.display()
             );
@@ -38,6 +45,18 @@ pub(super) fn folder(archive: impl Read, dir: &Path, part: &Path) -> Result<()> 
     // Renamed: there is nothing left to remove.
     let _ = temp.keep();
     Ok(())
+}
+
+/// Whether a link leads to something below the folder it is in. Upwards only at the beginning, where it is
+/// the link's own folders that are left: behind another link's name `..` could be anywhere.
+fn stays_within(link: &Path, target: &Path) -> bool {
+    let depth = link.components().count().saturating_sub(1);
+    let up = target
+        .components()
+        .take_while(|c| *c == Component::ParentDir)
+        .count();
+    let mut rest = target.components().skip(up);
+    up <= depth && rest.all(|c| matches!(c, Component::Normal(_) | Component::CurDir))
 }
 
 #[cfg(test)]
@@ -82,6 +101,19 @@ mod tests {
             let part = dir.path().join("part-00001");
             assert!(folder(bad.as_slice(), dir.path(), &part).is_err(), "{name}");
             assert!(!part.exists());
+        }
+        for (link, target, good) in [
+            ("a/l", "../b", true),
+            ("l", "b/c", true),
+            ("l", "../b", false),
+            ("a/l", "/b", false),
+            ("a/b/l", "d/../../../x", false),
+        ] {
+            assert_eq!(
+                stays_within(link.as_ref(), target.as_ref()),
+                good,
+                "{target}"
+            );
         }
         let there: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
         assert_eq!(there.len(), 1, "{there:?}");
