@@ -31,7 +31,10 @@ const BENCHES: [(&str, &str); 3] = [
 pub(crate) fn run(options: &Options) -> Result<()> {
     match options.name.as_deref() {
         Some("deploy") => {
-            let bin = build::run(&build::Options { release: true })?;
+            let bin = build::run(&build::Options {
+                release: true,
+                full: true,
+            })?;
             example("berth-tests", "bench_deploy", &options.args, Some(&bin))
         }
         Some("unpack") => example("berth-package", "unpack_bench", &options.args, None),

@@ -11,7 +11,13 @@ pub(crate) struct Options {
     /// Optimised, as users run it
     #[arg(long)]
     pub(crate) release: bool,
+    /// With Docker and Kubernetes, which are heavy to build; `--release` has them anyway
+    #[arg(long)]
+    pub(crate) full: bool,
 }
+
+/// What only users' and tests' builds have, so that development and the demo do without its dependencies.
+pub(crate) const FEATURES: &str = "berth-coordinator/kubernetes,berth-agent/docker";
 
 const PROGRAMS: [&str; 4] = ["berth", "berth-coordinator", "berth-agent", "dga-detector"];
 
@@ -25,6 +31,9 @@ pub(crate) fn run(options: &Options) -> Result<PathBuf> {
     }
     if options.release {
         cargo.arg("--release");
+    }
+    if options.release || options.full {
+        cargo.args(["--features", FEATURES]);
     }
     run::check(&mut cargo)?;
 

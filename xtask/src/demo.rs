@@ -33,6 +33,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     println!("==> Building");
     let bin = build::run(&build::Options {
         release: options.release,
+        full: false,
     })?;
     let home = match &options.data {
         Some(dir) => std::path::absolute(dir)?,

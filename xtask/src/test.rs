@@ -33,7 +33,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         None => check_dependencies(),
         Some(_) => Ok(()),
     };
-    let bin = build::run(&build::Options { release: false })?;
+    let bin = build::run(&build::Options {
+        release: false,
+        full: false,
+    })?;
     let skipped = run::target().join("berth/skipped");
     // A list of an earlier run must not be taken for this one's.
     if skipped.exists() {
