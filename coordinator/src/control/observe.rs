@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use berth_model::instance::{InstanceRecord, Phase, Stage};
 use berth_model::job::JobRecord;
+use berth_model::manifest::{Manifest, ModuleKind, Preset};
 use berth_model::time::Span;
 use berth_plan::{
     ClusterSeen, Desired, GatewaySeen, InstanceSeen, JobWanted, Needs, NodeSeen, Observed,
@@ -34,7 +35,7 @@ fn desired(world: &World) -> Desired {
                 resources: manifest.map(|m| m.resources).unwrap_or_default(),
                 runtime: revision.runtime,
                 labels: revision.node_labels.clone(),
-                module: None,
+                module: manifest.and_then(module),
             };
             ((service.name.clone(), revision.number), needs)
         });
@@ -60,7 +61,17 @@ fn task_needs(world: &World, job: &JobRecord) -> Needs {
         resources: manifest.map(|m| m.resources).unwrap_or_default(),
         runtime: job.runtime,
         labels: job.node_labels.clone(),
-        module: None,
+        module: manifest.and_then(module),
+    }
+}
+
+/// What a module needs that its package does not bring, in the words of a node's facts.
+fn module(manifest: &Manifest) -> Option<String> {
+    let module = &manifest.module;
+    match (module.kind, module.preset) {
+        (ModuleKind::TfServing, _) if module.command.is_empty() => Some("tf-serving".to_owned()),
+        (_, Some(Preset::Python)) => Some("python".to_owned()),
+        _ => None,
     }
 }
 
@@ -76,7 +87,7 @@ fn observed(world: &World) -> Observed {
                     capacity: node.facts.capacity,
                     labels: node.all_labels(),
                     runtimes: node.facts.runtimes.clone(),
-                    modules: Vec::new(),
+                    modules: node.facts.modules.clone(),
                     cordoned: node.cordoned,
                     lost: node.lost,
                     session: world.session(&node.name),
