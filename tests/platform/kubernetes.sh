@@ -13,7 +13,7 @@ set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 K8S=$CACHE/k8s
 BIN=$K8S/bin
-DIR=$K8S/run
+DIR=$K8S/cluster
 NODE=127.0.0.1
 PAUSE=localhost/pause:1
 URL=https://127.0.0.1:6443
@@ -163,6 +163,14 @@ start_all() {
     wait_for 120 "$DIR" kubelet "a ready node" node_ready
 }
 
+# Another cluster on the same ports would be mistaken for this one.
+ports_free() {
+    local port
+    for port in 6443 10250 23790; do
+        ! (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null || fail "something listens on 127.0.0.1:$port already; is there another cluster?"
+    done
+}
+
 is_up() {
     local part
     for part in "${PARTS[@]}"; do
@@ -178,6 +186,7 @@ up() {
     build
     ! is_up || return 0
     down
+    ports_free
     mkdir -p "$DIR"/{pki,etcd,kubelet,containerd,cni}
     chmod 700 "$DIR"
     cd "$DIR"
