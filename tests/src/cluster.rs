@@ -162,11 +162,27 @@ impl Cluster {
     pub fn push(&self, name: &str, version: &str, mode: Mode) -> Result<()> {
         let dir = self.home().join(format!("package-{name}-{version}"));
         stage(&dir, &self.module, name, version, mode)?;
-        let output = self.cli(&["model", "push", text(&dir)?])?;
+        self.push_folder(&dir)
+    }
+
+    /// Builds and pushes a package folder.
+    pub fn push_folder(&self, dir: &Path) -> Result<()> {
+        let output = self.cli(&["model", "push", text(dir)?])?;
         if !output.status.success() {
             bail!("push failed: {}", String::from_utf8_lossy(&output.stderr));
         }
         Ok(())
+    }
+
+    /// What the CLI prints on success; else its error.
+    pub fn cli_text(&self, args: &[&str]) -> Result<String> {
+        let output = self.cli(args)?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            let error = String::from_utf8_lossy(&output.stderr);
+            bail!("berth {}: {error}{text}", args.join(" "));
+        }
+        Ok(text)
     }
 
     /// Runs the CLI against this cluster.

@@ -1,0 +1,225 @@
+//! The examples, pushed, deployed and asked on every backend they run on; official clients unmodified.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use berth_tests::{
+    Backend, Cluster, Options, TfServing, copy_folder, docker_node, example, output_of,
+    tests_folder, until_some,
+};
+use serde_json::{Value, json};
+
+const MODULE: &str = env!("CARGO_BIN_EXE_test-module");
+
+/// An example: its folder, its model, a request and its answer.
+struct Case {
+    folder: &'static str,
+    model: &'static str,
+    request: Value,
+    predictions: Value,
+}
+
+fn cases() -> Vec<Case> {
+    vec![
+        Case {
+            folder: "batch",
+            model: "domain-scores",
+            request: json!({"instances": ["wikipedia.org"]}),
+            predictions: json!([{"domain": "wikipedia.org", "score": 0.156672, "verdict": "benign"}]),
+        },
+        Case {
+            folder: "flask",
+            model: "url-risk",
+            request: json!({"instances": ["https://debian.org/"]}),
+            predictions: json!([{"url": "https://debian.org/", "risk": 0.062973, "verdict": "clean"}]),
+        },
+        Case {
+            folder: "onnx",
+            model: "login-anomaly",
+            request: json!({"instances": [[14, 0, 3, 0], [3, 9, 8200, 1]]}),
+            predictions: json!([
+                {"score": 0.047426, "verdict": "usual"}, {"score": 1.0, "verdict": "unusual"}
+            ]),
+        },
+        Case {
+            folder: "tf-serving-transform",
+            model: "dga-tensors",
+            request: json!({"instances": ["wikipedia.org", "oufdvwrrtewihcn.co.uk"]}),
+            predictions: json!([
+                {"domain": "wikipedia.org", "score": 0.1567, "verdict": "benign"},
+                {"domain": "oufdvwrrtewihcn.co.uk", "score": 0.8848, "verdict": "dga"},
+            ]),
+        },
+    ]
+}
+
+/// A cluster whose nodes have TensorFlow Serving, and Docker where the backend needs it.
+async fn cluster(backend: Backend, nodes: usize) -> Result<Cluster> {
+    let server = TfServing::find()?.server;
+    let mut options = Options::nodes(nodes);
+    options.agent = format!("tensorflow_model_server = \"{}\"\n", server.display());
+    if backend == Backend::Docker {
+        options.agent.push_str(&docker_node()?);
+    }
+    Cluster::start(options, MODULE).await
+}
+
+async fn serve(cluster: &Cluster, backend: Backend, case: &Case) -> Result<()> {
+    let folder = example(cluster.home(), case.folder)?;
+    cluster.push_folder(&folder)?;
+    cluster.cli_text(&["deploy", case.model, "--runtime", backend.name(), "--wait"])?;
+    cluster.wait_ready(case.model, 1).await?;
+    let body = case.request.to_string();
+    let asked = cluster.cli_text(&["predict", case.model, "-d", &body])?;
+    let answer: Value = serde_json::from_str(&asked)?;
+    assert_eq!(answer["predictions"], case.predictions, "{}", case.folder);
+    let url = format!(
+        "{}/v1/models/{}:predict",
+        cluster.client.gateway, case.model
+    );
+    let by_curl = output_of(Command::new("curl").args(["-sS", "--fail", "-d", &body, &url]))?;
+    let answer: Value = serde_json::from_str(&by_curl)?;
+    assert_eq!(answer["predictions"], case.predictions, "{}", case.folder);
+    cluster.client.delete(case.model).await?;
+    Ok(())
+}
+
+async fn serves(backend: Backend, folder: &str) -> Result<()> {
+    if !backend.wanted()? {
+        return Ok(());
+    }
+    let cluster = cluster(backend, 1).await?;
+    let case = cases().into_iter().find(|case| case.folder == folder);
+    serve(&cluster, backend, &case.context("a case of that name")?).await
+}
+
+macro_rules! served {
+    ($($name:ident: $backend:ident $folder:literal,)*) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() -> Result<()> {
+            serves(Backend::$backend, $folder).await
+        })*
+    };
+}
+
+served! {
+    batch_example_serves_as_a_process: Process "batch",
+    transform_example_serves_as_a_process: Process "tf-serving-transform",
+    batch_example_serves_in_docker: Docker "batch",
+    transform_example_serves_in_docker: Docker "tf-serving-transform",
+}
+
+/// A package around `half-plus-two`, made by TensorFlow itself.
+fn half_plus_two(home: &Path, found: &TfServing) -> Result<PathBuf> {
+    let dir = home.join("half");
+    copy_folder(&found.model("half-plus-two")?, &dir.join("model"))?;
+    std::fs::write(
+        dir.join("berth.toml"),
+        "[package]\nname = \"half\"\nversion = \"1.0.0\"\n[model]\npath = \"model\"\n[module]\nkind = \"tf-serving\"\n",
+    )?;
+    Ok(dir)
+}
+
+/// The instance's gRPC socket, below the node's data folder.
+fn grpc_socket(node: &Path) -> Result<Option<PathBuf>> {
+    let found =
+        output_of(
+            Command::new("find")
+                .arg(node)
+                .args(["-name", "grpc.sock", "-o", "-type", "s"]),
+        )?;
+    let mut sockets = found
+        .lines()
+        .filter(|path| path.ends_with("grpc.sock"))
+        .filter_map(|path| std::fs::canonicalize(path).ok());
+    Ok(sockets.next())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn official_clients_work_unmodified() -> Result<()> {
+    let found = TfServing::find()?;
+    let cluster = cluster(Backend::Process, 1).await?;
+    cluster.push_folder(&half_plus_two(cluster.home(), &found)?)?;
+    cluster.cli_text(&["deploy", "half", "--wait"])?;
+    cluster.wait_ready("half", 1).await?;
+    let clients = tests_folder().join("tfserving/clients.py");
+    let run = |kind: &str, target: &str| {
+        output_of(
+            Command::new(&found.python)
+                .arg(&clients)
+                .args([kind, target, "half"]),
+        )
+    };
+    assert_eq!(run("rest", &cluster.client.gateway)?, "ok");
+    let node = cluster.node_data(0);
+    let socket = until_some("the instance's gRPC socket", || async {
+        grpc_socket(&node)
+    })
+    .await?;
+    assert_eq!(run("grpc", &format!("unix:{}", socket.display()))?, "ok");
+    Ok(())
+}
+
+/// The predictions of `names.jsonl`, scored in four shards: all outputs in the order of their indices.
+async fn scored(backend: Backend) -> Result<String> {
+    let cluster = cluster(backend, 4).await?;
+    let folder = example(cluster.home(), "batch")?;
+    cluster.push_folder(&folder)?;
+    let input = folder.join("names.jsonl");
+    let out = cluster.home().join("scores");
+    cluster.cli_text(&[
+        "job",
+        "run",
+        "domain-scores",
+        "--name",
+        "scores",
+        "--runtime",
+        backend.name(),
+        "--input",
+        &input.to_string_lossy(),
+        "--completions",
+        "4",
+        "--follow",
+    ])?;
+    cluster.cli_text(&["job", "output", "scores", "-o", &out.to_string_lossy()])?;
+    let listed = output_of(Command::new("find").arg(&out).args(["-type", "f"]))?;
+    let mut files: Vec<&str> = listed.lines().collect();
+    files.sort_unstable();
+    assert_eq!(files.len(), 4, "{files:?}");
+    let mut all = String::new();
+    for file in files {
+        all.push_str(&std::fs::read_to_string(file)?);
+    }
+    let names = std::fs::read_to_string(&input)?;
+    assert_eq!(all.lines().count(), names.lines().count());
+    for (line, name) in all.lines().zip(names.lines()) {
+        let (row, name): (Value, Value) =
+            (serde_json::from_str(line)?, serde_json::from_str(name)?);
+        assert_eq!(
+            row["domain"], name,
+            "predictions are in the order of the rows"
+        );
+    }
+    Ok(all)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batch_job_has_equal_outputs_on_every_backend() -> Result<()> {
+    let mut outputs = Vec::new();
+    for backend in [Backend::Process, Backend::Docker] {
+        if backend.wanted()? {
+            outputs.push((backend, scored(backend).await?));
+        }
+    }
+    let (first, wanted) = outputs.first().context("no backend at all")?;
+    assert!(
+        wanted.starts_with(
+            "{\"domain\":\"wikipedia.org\",\"score\":0.156672,\"verdict\":\"benign\"}\n"
+        )
+    );
+    for (backend, output) in &outputs {
+        assert_eq!(output, wanted, "{backend:?} differs from {first:?}");
+    }
+    Ok(())
+}
