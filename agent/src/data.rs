@@ -75,6 +75,11 @@ impl DataDir {
         self.root.join("packages")
     }
 
+    /// Python environments of packages.
+    pub fn venvs(&self) -> PathBuf {
+        self.root.join("venvs")
+    }
+
     /// Archives that are being fetched.
     pub fn blobs(&self) -> PathBuf {
         self.root.join("blobs")

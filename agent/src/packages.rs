@@ -1,6 +1,7 @@
 //! Packages on this node: fetched once for all instances, unpacked, kept as long as they are used.
 
 mod fetch;
+mod venv;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -47,6 +48,8 @@ pub struct Wanted {
     pub blob: BlobDigest,
     /// The archive's length.
     pub bytes: u64,
+    /// Its Python environment too.
+    pub venv: bool,
 }
 
 /// Fetches and keeps packages.
@@ -54,6 +57,7 @@ pub struct Wanted {
 pub struct Packages {
     store: PathBuf,
     blobs: PathBuf,
+    venvs: PathBuf,
     channel: watch::Receiver<Option<Channel>>,
     events: mpsc::Sender<Event>,
     running: BTreeSet<PackageDigest>,
@@ -78,9 +82,11 @@ impl Packages {
             );
         }
         sweep_archives(&data.blobs(), wanted);
+        venv::sweep(&data.venvs(), &store);
         Self {
             store,
             blobs: data.blobs(),
+            venvs: data.venvs(),
             channel,
             events,
             running: BTreeSet::new(),
@@ -94,10 +100,15 @@ impl Packages {
         self.store.join(digest.hex())
     }
 
-    /// Whether a package is there.
-    pub fn is_ready(&self, digest: PackageDigest) -> bool {
-        // Packages appear by one rename, complete.
-        self.path(digest).is_dir()
+    /// Whether a package is there, with its Python environment if that is needed.
+    pub fn is_ready(&self, digest: PackageDigest, venv: bool) -> bool {
+        // Both appear by one rename, complete.
+        self.path(digest).is_dir() && (!venv || self.venv(digest).is_some())
+    }
+
+    /// The Python environment of a package that is there.
+    pub fn venv(&self, digest: PackageDigest) -> Option<PathBuf> {
+        venv::find(&self.venvs, digest)
     }
 
     /// Begins to fetch and unpack, unless that is under way; news come as events.
@@ -109,6 +120,7 @@ impl Packages {
         let job = Job {
             wanted,
             store: self.store.clone(),
+            venvs: self.venvs.clone(),
             archive: self.blobs.join(wanted.blob.hex()),
             channel: self.channel.clone(),
             events: self.events.clone(),
@@ -134,9 +146,11 @@ impl Packages {
 
     /// Deletes packages that are not in `used`, but for the newest `keep`. In the background.
     pub fn collect(&self, used: BTreeSet<PackageDigest>, keep: usize) {
-        let store = self.store.clone();
+        let (store, venvs) = (self.store.clone(), self.venvs.clone());
         tokio::task::spawn_blocking(move || {
-            for digest in unused(&store, &used, keep) {
+            let unused = unused(&store, &used, keep);
+            venv::collect(&venvs, &unused.iter().copied().collect());
+            for digest in unused {
                 match berth_package::remove(&store, digest) {
                     Ok(_) => tracing::info!(%digest, "deleted a package that is not used"),
                     Err(error) => {
@@ -184,6 +198,7 @@ fn unused(store: &Path, used: &BTreeSet<PackageDigest>, keep: usize) -> Vec<Pack
 struct Job {
     wanted: Wanted,
     store: PathBuf,
+    venvs: PathBuf,
     archive: PathBuf,
     channel: watch::Receiver<Option<Channel>>,
     events: mpsc::Sender<Event>,
@@ -212,10 +227,19 @@ impl Job {
             let events = self.events.clone();
             async move { _ = events.send(Event::Package { digest, news }).await }
         };
-        fetch::fetch(&self.wanted, &self.archive, &mut self.channel, trouble).await?;
-        let (archive, store) = (self.archive.clone(), self.store.clone());
-        let unpacked = tokio::task::spawn_blocking(move || unpack(&archive, digest, &store)).await;
-        unpacked.map_err(|error| Problem::here(format!("unpacking broke off: {error}")))?
+        let package = self.store.join(digest.hex());
+        if !package.is_dir() {
+            fetch::fetch(&self.wanted, &self.archive, &mut self.channel, &trouble).await?;
+            let (archive, store) = (self.archive.clone(), self.store.clone());
+            let unpacked =
+                tokio::task::spawn_blocking(move || unpack(&archive, digest, &store)).await;
+            unpacked.map_err(|error| Problem::here(format!("unpacking broke off: {error}")))??;
+        }
+        if self.wanted.venv && venv::find(&self.venvs, digest).is_none() {
+            trouble("its Python environment is being made from requirements.txt".to_owned()).await;
+            venv::make(&self.venvs, digest, &package).await?;
+        }
+        Ok(())
     }
 }
 

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::control::Handle;
 use crate::listen::Counters;
+use crate::modules::Modules;
 use crate::pki::{Authority, Credentials};
 
 /// Packages that are verified at a time: each takes a core and reads the whole archive.
@@ -37,6 +38,8 @@ pub struct Edge {
     pub shutdown: CancellationToken,
     /// What is counted for `/metrics`.
     pub figures: Figures,
+    /// What modules say of themselves.
+    pub modules: Arc<Modules>,
     /// Places for packages that are being verified.
     pub verifying: Semaphore,
     /// Held for reading while something begins to need blobs, for writing while some are removed.
@@ -90,6 +93,7 @@ impl Edge {
             settings,
             shutdown: CancellationToken::new(),
             figures: Figures::default(),
+            modules: Arc::default(),
             verifying: Semaphore::new(VERIFYING),
             inputs: RwLock::new(()),
         }

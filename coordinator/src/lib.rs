@@ -11,6 +11,7 @@ pub mod gateway_role;
 mod input;
 mod leavings;
 pub mod listen;
+pub mod modules;
 pub mod pki;
 pub mod rpc;
 pub mod run;

@@ -12,7 +12,7 @@ use berth_proto::v1::agent_message::Message as FromAgent;
 use berth_proto::v1::coordinator_message::Message;
 use berth_proto::v1::{
     AgentMessage, Condition, CoordinatorMessage, DesiredAck, DesiredSet, FetchBlobRequest, Hello,
-    InstanceStatus, LogAck, LogBatch, Pong, StatusReport,
+    InstanceStatistics, InstanceStatus, LogAck, LogBatch, Pong, Statistics, StatusReport,
 };
 use common::{Node, Running, code, facts};
 use serde_json::json;
@@ -131,6 +131,43 @@ async fn changed_facts_are_shown(running: &Running, agent: &mut Agent, node: &No
     assert_eq!(message, "docker: the daemon does not answer", "{status}");
 }
 
+/// What modules say, with Berth's labels, as long as they run; nothing of instances that are not the agent's.
+async fn metrics_are_republished(running: &Running, agent: &Agent) {
+    let said = |id: &str, metrics: &str| InstanceStatistics {
+        id: id.to_owned(),
+        metrics: metrics.to_owned(),
+        ..InstanceStatistics::default()
+    };
+    let say = async |instances: Vec<InstanceStatistics>, wanted: &str| {
+        let statistics = Statistics {
+            instances,
+            ..Statistics::default()
+        };
+        agent.say(FromAgent::Statistics(statistics)).await;
+        let begin = std::time::Instant::now();
+        loop {
+            let answer = running.request("GET", "/metrics/modules").send().await;
+            let text = answer.unwrap().text().await.unwrap();
+            if text == wanted {
+                return;
+            }
+            assert!(begin.elapsed().as_secs() < 30, "{text}");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    let text = "# TYPE runs counter\nruns{version=\"9\"} 3\n";
+    let wanted = "# TYPE runs counter\nruns{exported_version=\"9\",service=\"web\",revision=\"1\",\
+                  instance=\"web.1.0.1\",node=\"n1\",model=\"web\",version=\"1.0.0\"} 3\n";
+    say(
+        vec![said("web.1.0.1", text), said("web.1.7.1", text)],
+        wanted,
+    )
+    .await;
+    // Nothing new is not nothing.
+    say(vec![said("web.1.0.1", "")], wanted).await;
+    say(Vec::new(), "").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deployment_reaches_the_agent_and_its_reports_reach_the_admin() {
     let running = Running::start().await;
@@ -174,6 +211,7 @@ async fn a_deployment_reaches_the_agent_and_its_reports_reach_the_admin() {
     let node_view = running.get("/v1/nodes/n1").await;
     assert_eq!(node_view["state"], "ready", "{node_view}");
     changed_facts_are_shown(&running, &mut agent, &node).await;
+    metrics_are_republished(&running, &agent).await;
     running.stop().await;
     assert_eq!(
         agent.try_next().await.unwrap_err().code(),

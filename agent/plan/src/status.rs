@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use berth_model::digest::PackageDigest;
 use berth_model::instance::{InstanceSpec, Phase, Reason};
 use berth_model::job::TaskOutput;
-use berth_model::manifest::{Preset, Protocol};
+use berth_model::manifest::Protocol;
 use berth_model::node::RuntimeKind;
 use berth_model::time::Monotonic;
 
@@ -70,12 +70,6 @@ pub fn refusal(spec: &InstanceSpec) -> Option<String> {
             "this agent has no {} runtime: deploy with --runtime process",
             spec.runtime
         ));
-    }
-    if module.preset == Some(Preset::Python) {
-        return Some(
-            "this agent does not make Python environments (preset = \"python\"): name an interpreter in [module] command"
-                .to_owned(),
-        );
     }
     None
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use berth_model::instance::InstanceSpec;
 use berth_model::manifest::{JOB_VARIABLES, MODULE_VARIABLES, TRANSFORM_VARIABLES};
 
-use super::{Address, Place, needs_venv, python};
+use super::{Address, Place, is_python, python};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -27,7 +27,7 @@ pub(super) fn environment(
         ("TMPDIR".to_owned(), home),
         ("LANG".to_owned(), "C.UTF-8".to_owned()),
     ]);
-    let python = needs_venv(spec);
+    let python = is_python(spec);
     if python {
         python::defaults(&mut env);
     }

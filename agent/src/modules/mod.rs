@@ -22,6 +22,7 @@ use std::path::Path;
 
 use berth_model::instance::InstanceSpec;
 use berth_model::manifest::{ModuleKind, Preset};
+use berth_model::node::RuntimeKind;
 use berth_shim::spec::{LogSpec, ProcessSpec, SPEC_VERSION, Spec};
 
 pub use job::{INPUT, OUTPUT};
@@ -103,14 +104,26 @@ pub fn is_tf_serving(spec: &InstanceSpec) -> bool {
     module.kind == ModuleKind::TfServing && module.command.is_empty()
 }
 
-/// Whether it runs in a virtual environment made from the package's `requirements.txt`.
-pub fn needs_venv(spec: &InstanceSpec) -> bool {
+/// Whether it is a Python program with a `requirements.txt`.
+pub fn is_python(spec: &InstanceSpec) -> bool {
     spec.manifest.module.preset == Some(Preset::Python)
 }
 
 /// Whether Berth's batch driver runs beside its module: it is a task, and its package has no command for that.
 pub fn needs_driver(spec: &InstanceSpec) -> bool {
     spec.task.is_some() && job::own_command(spec).is_none()
+}
+
+/// Whether its requirements are installed into a virtual environment where it runs: they are not in an image.
+pub fn needs_venv(spec: &InstanceSpec) -> bool {
+    let module = &spec.manifest.module;
+    let in_image = match spec.runtime {
+        RuntimeKind::Process => false,
+        // Built for the package.
+        RuntimeKind::Docker => true,
+        RuntimeKind::Kubernetes => module.image.is_some() || module.dockerfile.is_some(),
+    };
+    is_python(spec) && !in_image
 }
 
 /// The path of the module's predictions, as in `/v1/models/NAME:predict` or `/invocations`.

@@ -146,8 +146,10 @@ async fn fetch(
         digest: spec.digest,
         blob: spec.blob,
         bytes: spec.blob_bytes,
+        // Made where it runs, with that image's Python.
+        venv: false,
     };
-    if packages.is_ready(spec.digest) {
+    if packages.is_ready(spec.digest, false) {
         return Ok(());
     }
     packages.prepare(wanted);

@@ -11,6 +11,7 @@ use berth_model::time::Monotonic;
 use super::Reconciler;
 use crate::clock;
 use crate::logs::Command;
+use crate::modules::needs_venv;
 use crate::packages::Wanted;
 
 impl Reconciler {
@@ -44,8 +45,9 @@ impl Reconciler {
             digest: spec.digest,
             blob: spec.blob,
             bytes: spec.blob_bytes,
+            venv: needs_venv(spec),
         };
-        let ready = self.parts.packages.is_ready(wanted.digest);
+        let ready = self.parts.packages.is_ready(wanted.digest, wanted.venv);
         let local = self.local.entry(id.clone()).or_default();
         local.digest = Some(wanted.digest);
         if ready {

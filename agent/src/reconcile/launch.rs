@@ -11,7 +11,9 @@ use berth_model::node::RuntimeKind;
 use super::{Event, Reconciler};
 use crate::clock;
 use crate::ledger::Ports;
-use crate::modules::{Grpc, LaunchPlan, Place, is_tf_serving, launch_plan, needs_driver};
+use crate::modules::{
+    Grpc, LaunchPlan, Place, is_tf_serving, launch_plan, needs_driver, needs_venv,
+};
 use crate::runtime::{Launch, PACKAGE, Runtime, RuntimeError};
 use crate::tools;
 
@@ -30,7 +32,7 @@ impl Reconciler {
         // A package that is gone is no end of a task's one start, which has not begun.
         let equipped = spec.runtime != RuntimeKind::Docker || self.images.contains_key(id);
         if spec.task.is_some()
-            && !(equipped && self.parts.packages.is_ready(spec.digest))
+            && !(equipped && self.parts.packages.is_ready(spec.digest, needs_venv(&spec)))
             && let Some(local) = self.local.get_mut(id)
         {
             local.package = Package::Unknown;
@@ -42,12 +44,12 @@ impl Reconciler {
             local.runs_from(clock::now());
             local.grace = Some(spec.manifest.module.stop_grace.0);
         }
-        if !self.parts.packages.is_ready(spec.digest) {
+        if !self.parts.packages.is_ready(spec.digest, needs_venv(&spec)) {
             if let Some(local) = self.local.get_mut(id) {
                 local.package = Package::Unknown;
             }
             return Err(node(
-                "its package is gone from this node; it is fetched again",
+                "its package or its Python environment is gone from this node; it is prepared again",
             ));
         }
         let runtime = self.parts.runtimes.get(spec.runtime);
@@ -104,6 +106,10 @@ impl Reconciler {
             prepare_socket(&socket)?;
         }
         let package = self.parts.packages.path(spec.digest);
+        let venv = match needs_venv(spec) {
+            true => self.parts.packages.venv(spec.digest),
+            false => None,
+        };
         let path = std::env::var("PATH").ok();
         let place = Place {
             start,
@@ -117,7 +123,7 @@ impl Reconciler {
             },
             unpacked: &package,
             work: &self.parts.data.work(&spec.id),
-            venv: None,
+            venv: venv.as_deref(),
             model_server: &model_server,
             driver: &driver,
             grpc,

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// Long enough for a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
+/// Long enough for a busy machine that makes a Python environment.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
 
 /// Asks until there is an answer. Fails the test after [`PATIENCE`] with what it says then.
 pub(crate) async fn until<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use berth_model::id::{NodeName, ServiceName};
 use berth_model::node::RuntimeKind;
 use berth_model::time::Span;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::job::{Job, JobRun};
 use crate::output::Format;
@@ -104,6 +104,9 @@ pub(crate) enum Package {
     Init {
         /// The folder to make; its name becomes the model's
         dir: PathBuf,
+        /// What it is to be made of
+        #[arg(long, value_enum, default_value_t)]
+        template: Template,
     },
     /// Pack a folder into an archive
     Build {
@@ -348,6 +351,37 @@ mod tests {
         ] {
             let error = Args::try_parse_from(&bad).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{bad:?}");
+        }
+    }
+}
+
+/// What `berth package init` begins with.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(crate) enum Template {
+    /// A Python server of the standard library alone
+    #[default]
+    Plain,
+    /// Flask under gunicorn
+    Flask,
+    /// FastAPI under uvicorn
+    Fastapi,
+    /// An ONNX model under ONNX Runtime
+    Onnx,
+    /// A SavedModel for TensorFlow Serving
+    TfServing,
+    /// A program that listens on $PORT
+    Binary,
+}
+
+impl From<Template> for berth_package::Template {
+    fn from(template: Template) -> Self {
+        match template {
+            Template::Plain => Self::Plain,
+            Template::Flask => Self::Flask,
+            Template::Fastapi => Self::Fastapi,
+            Template::Onnx => Self::Onnx,
+            Template::TfServing => Self::TfServing,
+            Template::Binary => Self::Binary,
         }
     }
 }

@@ -149,6 +149,15 @@ fn process() -> Vec<Endpoint> {
             get(health::metrics),
         )
         .open(Access::Metrics),
+        endpoint(
+            "GET",
+            "/metrics/modules",
+            "What the instances' modules say of themselves, in Prometheus' text format with the labels service, \
+             revision, instance, node, model and version.",
+            (200, Body::Text),
+            get(health::modules),
+        )
+        .open(Access::Metrics),
     ]
 }
 

@@ -9,6 +9,7 @@ use axum::response::IntoResponse;
 use berth_model::problem::Problem;
 
 use super::failure::Failure;
+use crate::control::Command;
 use crate::edge::Edge;
 
 /// Longest time for control to answer a probe.
@@ -34,6 +35,16 @@ pub(super) async fn metrics(State(edge): State<Arc<Edge>>) -> impl IntoResponse 
     text.push_str(&edge.figures.render());
     text.push_str(&logs(edge.logs.counters()));
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+}
+
+pub(super) async fn modules(State(edge): State<Arc<Edge>>) -> Result<impl IntoResponse, Failure> {
+    let services = edge.control.ask(Command::Services).await?;
+    let modules = Arc::clone(&edge.modules);
+    // Some thousand instances' texts take a while.
+    let text = tokio::task::spawn_blocking(move || modules.render(&services))
+        .await
+        .map_err(|error| Problem::unavailable(error.to_string()))?;
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], text))
 }
 
 fn logs(counters: berth_logs::Counters) -> String {

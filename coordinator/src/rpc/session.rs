@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{Outbound, Streamed, agent_of, answers, code, peer_has_gone, status};
 use crate::control::{AgentName, AgentOpened, Command, ConnectionId, Handle, ToAgent};
 use crate::edge::{Counted, Edge};
+use crate::modules::Modules;
 
 /// Longest time for an agent to say hello.
 const HELLO: Duration = Duration::from_secs(10);
@@ -62,11 +63,13 @@ struct Session {
 /// Tells control that the connection is over, however it ends.
 struct Connection {
     control: Handle,
+    modules: Arc<Modules>,
     id: ConnectionId,
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        self.modules.closed(self.id);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (control, id) = (self.control.clone(), self.id);
             runtime.spawn(async move { control.tell(Command::AgentClosed(id)).await });
@@ -121,6 +124,7 @@ impl Session {
         let connection = match answer {
             Ok(id) => Connection {
                 control: self.edge.control.clone(),
+                modules: Arc::clone(&self.edge.modules),
                 id,
             },
             Err(problem) => return self.refused(&problem).await.map(|()| None),
@@ -210,8 +214,13 @@ impl Session {
             Some(FromAgent::Hello(_)) => Err(Status::failed_precondition(
                 "a session has one hello, at its beginning",
             )),
-            // Statistics and pongs say that the agent is there; what a newer agent adds, likewise.
-            Some(FromAgent::Statistics(_) | FromAgent::Pong(_)) | None => Ok(()),
+            Some(FromAgent::Statistics(statistics)) => {
+                let modules = &self.edge.modules;
+                modules.heard(connection.id, &self.agent, statistics.instances);
+                Ok(())
+            }
+            // Pongs say that the agent is there; what a newer agent adds, likewise.
+            Some(FromAgent::Pong(_)) | None => Ok(()),
         }
     }
 

@@ -256,7 +256,12 @@ pub fn sign(authority: &Authority, name: &str, key: &KeyPair, life: Duration) ->
 pub fn package(scratch: &Path, name: &str, version: &str) -> Vec<u8> {
     let folder = tempfile::tempdir_in(scratch).unwrap();
     let source = folder.path().join("package");
-    berth_package::init(&source, &name.parse().unwrap()).unwrap();
+    berth_package::init(
+        &source,
+        &name.parse().unwrap(),
+        berth_package::Template::Plain,
+    )
+    .unwrap();
     let manifest = source.join("berth.toml");
     let text = std::fs::read_to_string(&manifest).unwrap();
     let old = text

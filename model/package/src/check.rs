@@ -13,6 +13,7 @@ use crate::archive::{self, Contents, Discard};
 use crate::error::{PackageError, Refused};
 use crate::index::{EntryKind, Index};
 use crate::limits::Limits;
+use crate::models;
 
 /// A package and its archive in a few words.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -179,7 +180,7 @@ pub(crate) fn names(manifest: &Manifest, index: &Index) -> Result<(), Refused> {
             None => return Err(refuse(key, program, "is not in the package")),
         }
     }
-    Ok(())
+    models::check(manifest, index)
 }
 
 /// Hashes what passes.

@@ -169,6 +169,12 @@ pub enum Refused {
         /// What is wrong.
         problem: &'static str,
     },
+    /// The module will not find what it needs.
+    #[error("{problem}")]
+    Needs {
+        /// What was found, and what to write.
+        problem: String,
+    },
     /// The folder changed while it was read.
     #[error("{path:?} changed while it was read; try again when nothing writes to the folder")]
     Changed {

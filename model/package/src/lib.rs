@@ -4,7 +4,7 @@
 //! the SHA-256 of its canonical [`Index`], so that neither the compressor nor the archiver matters.
 //! [`build()`] makes an archive, [`verify`] and [`inspect`] read one without writing anything, and
 //! [`unpack`] puts one under `STORE/<hex of the digest>`: complete, durable and read-only, or not at
-//! all. [`init`] writes a small package that works as it is.
+//! all. [`init`] writes small packages that work as they are.
 //!
 //! Reading trusts nothing: see [`Refused`] for what is turned away, and [`Limits`] for how much of it
 //! is read at most. The archive format is a strict subset of POSIX tar: a single zstd frame; folders
@@ -28,6 +28,7 @@ mod header;
 mod index;
 mod init;
 mod limits;
+mod models;
 mod path;
 mod pax;
 mod store;
@@ -39,7 +40,7 @@ pub use check::{Inspection, Summary, inspect, verify, verify_reader};
 pub use chunk::{CHUNK_AVERAGE, CHUNK_MAX, CHUNK_MIN};
 pub use error::{PackageError, Refused, UnpackError};
 pub use index::{Chunk, Entry, EntryKind, Index};
-pub use init::init;
+pub use init::{Template, init};
 pub use limits::Limits;
 pub use path::PathProblem;
 pub use store::{UnpackedPackage, lookup, remove, sweep, unpack};

@@ -4,14 +4,14 @@ use anyhow::{Context as _, Result};
 use berth_model::id::ModelName;
 use berth_package::{Inspection, Summary};
 
-use crate::args::Package;
+use crate::args::{Package, Template};
 use crate::failure::Usage;
 use crate::progress::Progress;
 use crate::{output, table, words};
 
 pub(super) fn run(package: Package) -> Result<()> {
     match package {
-        Package::Init { dir } => init(&dir),
+        Package::Init { dir, template } => init(&dir, template),
         Package::Build { dir, out } => build(&dir, out),
         Package::Inspect { file, reading } => {
             let inspection = berth_package::inspect(&file)?;
@@ -26,13 +26,13 @@ pub(super) fn run(package: Package) -> Result<()> {
     }
 }
 
-fn init(dir: &Path) -> Result<()> {
+fn init(dir: &Path, template: Template) -> Result<()> {
     let name = std::path::absolute(dir)?
         .file_name()
         .map(|name| name.to_string_lossy().to_lowercase())
         .unwrap_or_default();
     let name = ModelName::new(name).map_err(|error| Usage(error.to_string()))?;
-    berth_package::init(dir, &name)?;
+    berth_package::init(dir, &name, template.into())?;
     let dir = dir.display();
     output::line(&format!(
         "made {dir}; next:\n  berth model push {dir}\n  berth deploy {name} --wait"
