@@ -23,6 +23,17 @@ pub(crate) struct Options {
     tag: String,
 }
 
+impl Options {
+    /// As the tests' cluster is given it.
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            output: None,
+            release: false,
+            tag: concat!("berth-pod:", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+}
+
 /// Builds the programs and writes the archive; tells where it is.
 pub(crate) fn run(options: &Options) -> Result<PathBuf> {
     let mut programs = vec![("berth-agent", agent(options.release)?)];

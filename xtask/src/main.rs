@@ -7,6 +7,7 @@ mod build;
 mod demo;
 mod http;
 mod image;
+mod platforms;
 mod run;
 mod stage;
 mod table;

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::platforms::{Cached, Platforms};
 use crate::{build, run};
 
 #[derive(clap::Args)]
@@ -33,10 +34,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         None => check_dependencies(),
         Some(_) => Ok(()),
     };
+    // A filtered run is for the inner loop: it uses what runs already.
+    let cached = options.filter.is_none().then(Cached::start);
     let bin = build::run(&build::Options {
         release: false,
-        full: false,
+        full: true,
     })?;
+    let platforms = cached.map(Platforms::start);
     let skipped = run::target().join("berth/skipped");
     // A list of an earlier run must not be taken for this one's.
     if skipped.exists() {
@@ -51,6 +55,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             "--workspace",
             "--locked",
             "--no-fail-fast",
+            "--features",
+            build::FEATURES,
         ]);
         cargo
     } else {
@@ -64,19 +70,29 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             "--lib",
             "--bins",
             "--tests",
+            "--features",
+            build::FEATURES,
         ]);
         cargo
     };
     tests.args(options.filter.as_deref());
+    tests.envs(platforms.iter().flat_map(|p| p.env.clone()));
     let ran = run::check(
         tests
             .env("BERTH_BIN_DIR", &bin)
             .env("BERTH_SKIPPED", &skipped),
     );
+    drop(platforms);
     let documented = match options.filter {
-        None => {
-            run::check(run::cargo().args(["test", "--workspace", "--locked", "--doc", "--quiet"]))
-        }
+        None => run::check(run::cargo().args([
+            "test",
+            "--workspace",
+            "--locked",
+            "--doc",
+            "--quiet",
+            "--features",
+            build::FEATURES,
+        ])),
         Some(_) => Ok(()),
     };
     let named = report_skipped(&skipped)?;
