@@ -152,7 +152,8 @@ fn on_signal() -> anyhow::Result<CancellationToken> {
 }
 
 fn start_logging(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("BERTH_LOG").unwrap_or_else(|_| EnvFilter::new("info,kube_client=off,kube_runtime=off"));
+    let filter = EnvFilter::try_from_env("BERTH_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,kube_client=off,kube_runtime=off"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

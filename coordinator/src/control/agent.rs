@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use berth_model::id::{InstanceId, NodeName};
+use berth_model::id::{InstanceId, MAX_NAME, NodeName};
 use berth_model::instance::InstanceRecord;
 use berth_model::place::Place;
 
@@ -33,6 +33,19 @@ impl AgentName {
         }
     }
 
+    /// What its certificate names: a DNS label. A Pod is told apart by its key, not by this name.
+    pub fn label(&self) -> String {
+        match self {
+            Self::Node(name) => name.to_string(),
+            Self::Pod(id) => {
+                let id = id.to_string().replace('.', "-");
+                // The end tells attempts apart; a service's name alone may be as long as a label.
+                let text = format!("pod-{}", &id[id.len().saturating_sub(MAX_NAME - 4)..]);
+                text.replace("pod--", "pod-")
+            }
+        }
+    }
+
     /// The node, if it is a node's.
     pub(crate) fn node(&self) -> Option<&NodeName> {
         match self {
@@ -55,5 +68,20 @@ impl fmt::Display for AgentName {
 impl From<NodeName> for AgentName {
     fn from(name: NodeName) -> Self {
         Self::Node(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pod_has_a_name_that_a_certificate_can_carry() {
+        let long = format!("{}-y.12.3.4", "x".repeat(61));
+        for id in ["web.1.0.3", long.as_str()] {
+            let label = AgentName::Pod(id.parse().unwrap()).label();
+            assert!(NodeName::new(label.clone()).is_ok(), "{label}");
+            assert!(label.starts_with("pod-") && label.len() <= MAX_NAME);
+        }
     }
 }

@@ -54,9 +54,9 @@ impl Enrollment for Service {
             .ask(|reply| Command::Join(Box::new(join), reply))
             .await
             .map_err(|problem| status(&problem))?;
-        let name = joined.agent.to_string();
+        let name = joined.agent.label();
         let certificate = self.sign(&csr, &name)?;
-        tracing::info!(agent = name, "an agent joined");
+        tracing::info!(agent = %joined.agent, "an agent joined");
         Ok(Response::new(JoinReply {
             name,
             certificate,
@@ -77,7 +77,7 @@ impl Enrollment for Service {
             .await
             .map_err(|problem| status(&unknown_key(problem)))?;
         Ok(Response::new(RenewReply {
-            certificate: self.sign(&csr, &name.to_string())?,
+            certificate: self.sign(&csr, &name.label())?,
             ca: self.0.authority.pem().to_owned(),
         }))
     }

@@ -131,7 +131,7 @@ impl Session {
         };
         let settings = &self.edge.settings;
         let welcome = Welcome {
-            node: self.agent.to_string(),
+            node: self.agent.label(),
             heartbeat_ms: millis(settings.heartbeat),
             lease_ms: millis(settings.node_lease),
         };
