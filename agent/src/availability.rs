@@ -1,5 +1,6 @@
-//! Which runtimes work now, kept true in what the coordinator is told of this node.
+//! Which runtimes work now and what is installed, kept true in what the coordinator is told of this node.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +10,13 @@ use tokio::task::JoinSet;
 
 use crate::rpc::board::Board;
 use crate::runtime::{Availability, Runtimes};
+use crate::tools;
 
 /// How long the hello waits for what is not known yet.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
+
+/// Between looks at what is installed.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// Writes down what works, and goes on doing so until the set is dropped. Returns once each runtime was
 /// looked at, or after a moment.
@@ -48,6 +53,25 @@ async fn follow(kind: RuntimeKind, mut changes: watch::Receiver<Availability>, b
     }
 }
 
+/// Looks again and again which modules can run here, for ever: what they need may be installed or removed later.
+pub(crate) async fn installed(model_server: Option<PathBuf>, board: Arc<Board>) {
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let model_server = model_server.clone();
+        // A folder of PATH may be on a disk that hangs.
+        let found = tokio::task::spawn_blocking(move || tools::modules(model_server.as_deref()));
+        let Ok(found) = found.await else { continue };
+        board.facts(|facts| {
+            if facts.modules != found {
+                tracing::info!(modules = ?found, "what is installed has changed");
+                facts.modules = found;
+            }
+        });
+    }
+}
+
 fn note(facts: &mut Facts, kind: RuntimeKind, now: &Availability) {
     facts.runtimes.retain(|known| *known != kind);
     facts
@@ -68,7 +92,31 @@ fn note(facts: &mut Facts, kind: RuntimeKind, now: &Availability) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_model_server_that_is_installed_later_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("tensorflow_model_server");
+        let board: Arc<Board> = Arc::default();
+        let known = || {
+            let (.., facts) = board.begin();
+            facts.modules.contains(&tools::TF_SERVING.to_owned())
+        };
+        let looking = tokio::spawn(installed(Some(program.clone()), board.clone()));
+        tokio::time::sleep(LOOK / 2).await;
+        assert!(!known());
+        std::fs::write(&program, "").unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        tokio::time::sleep(2 * LOOK).await;
+        assert!(known());
+        std::fs::remove_file(&program).unwrap();
+        tokio::time::sleep(2 * LOOK).await;
+        assert!(!known());
+        looking.abort();
+    }
 
     #[test]
     fn what_does_not_work_is_a_condition_and_no_runtime() {

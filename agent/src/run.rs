@@ -6,6 +6,7 @@ use berth_agent_plan::Settings;
 use berth_model::node::Facts;
 use berth_shim::spec::LogSpec;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
 use crate::availability;
@@ -137,6 +138,17 @@ pub async fn run(
     }
 }
 
+/// Keeps true what is said of the machine, until the set is dropped.
+async fn watch_machine(config: &Config, runtimes: &Runtimes, role: &Role) -> JoinSet<()> {
+    let mut watching = availability::watch(runtimes, &role.board).await;
+    // In a Pod nothing is installed later.
+    if role.inside.is_none() {
+        let model_server = config.model_server.clone();
+        watching.spawn(availability::installed(model_server, role.board.clone()));
+    }
+    watching
+}
+
 /// An agent, its tasks ready to run. Its caller holds the data folder's lock.
 pub(crate) struct Agent {
     reconciler: Reconciler,
@@ -147,7 +159,7 @@ pub(crate) struct Agent {
     pub(crate) events: mpsc::Sender<Event>,
     /// The connection to the coordinator, while a session is open.
     pub(crate) connected: watch::Receiver<Option<Channel>>,
-    _watching: tokio::task::JoinSet<()>,
+    _watching: JoinSet<()>,
 }
 
 impl Agent {
@@ -173,7 +185,7 @@ impl Agent {
             .map(|(_, spec)| spec.blob)
             .collect();
         role.board.facts(|known| known.clone_from(&role.facts));
-        let watching = availability::watch(&runtimes, &role.board).await;
+        let watching = watch_machine(config, &runtimes, &role).await;
         let (events, inbox) = mpsc::channel(1024);
         let (channel, connected) = watch::channel(None);
         let (shipper, commands) = mpsc::unbounded_channel();
