@@ -109,6 +109,9 @@ impl Recipe {
     }
 }
 
+/// Where a preset image has its Python environment.
+const VENV: &str = "/berth/venv";
+
 /// The preset Dockerfile. With `wheels`, nothing is fetched.
 pub(super) fn text(base: &str, python: bool, wheels: bool) -> String {
     let mut text = format!("FROM {base}\n");
@@ -122,9 +125,13 @@ pub(super) fn text(base: &str, python: bool, wheels: bool) -> String {
     for word in copy.split(' ') {
         text.push_str(&format!("COPY {word} /berth/python/{word}\n"));
     }
-    text.push_str("WORKDIR /berth/python\n");
+    // An environment of its own, as on a node: not every base image has a pip, or lets it install among the system's
+    // packages.
     text.push_str(&format!(
-        "RUN python3 -m pip install --no-cache-dir --disable-pip-version-check{find} -r requirements.txt\n"
+        "WORKDIR /berth/python\n\
+         RUN python3 -m venv {VENV}\n\
+         RUN {VENV}/bin/python3 -m pip install --no-cache-dir --disable-pip-version-check{find} -r requirements.txt\n\
+         ENV VIRTUAL_ENV={VENV} PATH={VENV}/bin:$PATH\n"
     ));
     text
 }
