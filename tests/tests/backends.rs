@@ -105,8 +105,12 @@ macro_rules! served {
 
 served! {
     batch_example_serves_as_a_process: Process "batch",
-    transform_example_serves_as_a_process: Process "tf-serving-transform",
     batch_example_serves_in_docker: Docker "batch",
+    flask_example_serves_as_a_process: Process "flask",
+    flask_example_serves_in_docker: Docker "flask",
+    onnx_example_serves_as_a_process: Process "onnx",
+    onnx_example_serves_in_docker: Docker "onnx",
+    transform_example_serves_as_a_process: Process "tf-serving-transform",
     transform_example_serves_in_docker: Docker "tf-serving-transform",
 }
 

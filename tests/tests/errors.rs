@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
-use berth_tests::{Cluster, Options, TfServing, copy_folder, output_of, until};
+use berth_tests::{
+    Backend, Cluster, Options, TfServing, copy_folder, docker_node, output_of, until,
+};
 
 const MODULE: &str = env!("CARGO_BIN_EXE_test-module");
 
@@ -101,21 +103,164 @@ async fn wrong_type_and_shape_come_back_as_the_models_own_error() -> Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn python_import_error_is_shown() -> Result<()> {
+async fn version_folder_that_is_no_number_is_told_at_the_push() -> Result<()> {
+    let found = TfServing::find()?;
     let cluster = Cluster::start(Options::nodes(1), MODULE).await?;
-    let dir = cluster.home().join("importer");
-    std::fs::create_dir_all(dir.join("model"))?;
-    std::fs::write(dir.join("model/weights"), "1\n")?;
-    std::fs::write(dir.join("server.py"), "import no_such_module\n")?;
-    std::fs::write(
-        dir.join("berth.toml"),
-        "[package]\nname = \"importer\"\nversion = \"1.0.0\"\n[model]\npath = \"model\"\n[module]\nkind = \"custom\"\ncommand = [\"python3\", \"server.py\"]\n",
-    )?;
-    cluster.push_folder(&dir)?;
-    cluster.cli_text(&["deploy", "importer"])?;
+    let dir = tf_package(cluster.home(), &found, "half-plus-two")?;
+    std::fs::rename(dir.join("model"), dir.join("saved"))?;
+    copy_folder(&dir.join("saved"), &dir.join("model/v1"))?;
+    std::fs::remove_dir_all(dir.join("saved"))?;
+    let pushed = cluster.cli(&["model", "push", &dir.to_string_lossy()])?;
+    let error = String::from_utf8_lossy(&pushed.stderr).into_owned();
+    assert!(!pushed.status.success());
+    for words in [
+        "the SavedModel is in \"model/v1\", whose name is no version number",
+        "write path = \"model/v1\"",
+    ] {
+        assert!(error.contains(words), "{error}");
+    }
+    Ok(())
+}
+
+/// A package of files beside a model and a manifest, whose `[module]` is given.
+fn package(home: &Path, name: &str, module: &str, files: &[(&str, &str)]) -> Result<PathBuf> {
+    let dir = home.join(name);
+    let manifest = format!(
+        "[package]\nname = \"{name}\"\nversion = \"1.0.0\"\n[model]\npath = \"model\"\n\
+         [module]\nkind = \"custom\"\n{module}\n"
+    );
+    let own = [("model/weights", "1\n"), ("berth.toml", &manifest)];
+    for (path, text) in own.iter().chain(files) {
+        let path = dir.join(path);
+        std::fs::create_dir_all(path.parent().unwrap_or(&dir))?;
+        std::fs::write(path, text)?;
+    }
+    Ok(dir)
+}
+
+/// Deploys it and waits until `berth service show` says all of `words`.
+async fn fails_with(
+    cluster: &Cluster,
+    runtime: Backend,
+    package: &Path,
+    words: &[&str],
+) -> Result<()> {
+    let name = package.file_name().unwrap_or_default().to_string_lossy();
+    cluster.push_folder(package)?;
+    cluster.cli_text(&["deploy", &name, "--runtime", runtime.name()])?;
+    shows(cluster, &name, words).await
+}
+
+const SERVER: &str = "command = [\"python3\", \"server.py\"]";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn python_import_error_is_shown_and_stays_while_it_is_tried_again() -> Result<()> {
+    let cluster = Cluster::start(Options::nodes(1), MODULE).await?;
+    let files = [("server.py", "import no_such_module\n")];
+    let dir = package(cluster.home(), "importer", SERVER, &files)?;
     let words = [
         "exited with code 1",
         "ModuleNotFoundError: No module named 'no_such_module'",
     ];
-    shows(&cluster, "importer", &words).await
+    fails_with(&cluster, Backend::Process, &dir, &words).await?;
+    // Whatever phase it is in from now on.
+    until("several starts, each showing why", || async {
+        let text = cluster.cli_text(&["service", "show", "importer"])?;
+        for word in words {
+            assert!(text.contains(word), "{word:?} is not shown: {text}");
+        }
+        let view = cluster.client.service("importer").await?;
+        let starts = view.instances.iter().map(|i| i.status.start).max();
+        Ok((starts >= Some(4), text))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn missing_wheel_is_told_in_pips_words() -> Result<()> {
+    let cluster = Cluster::start(Options::nodes(1), MODULE).await?;
+    let module = format!("preset = \"python\"\n{SERVER}");
+    let files = [
+        ("requirements.txt", "berth-test-absent==1.0\n"),
+        ("wheels/README", "none\n"),
+        ("server.py", ""),
+    ];
+    let dir = package(cluster.home(), "wheels", &module, &files)?;
+    let words = [
+        "pip cannot install requirements.txt",
+        "No matching distribution found for berth-test-absent==1.0",
+        "make wheels/ complete",
+    ];
+    fails_with(&cluster, Backend::Process, &dir, &words).await
+}
+
+/// A cluster of one node with Docker; none if that is not to be tested.
+async fn with_docker() -> Result<Option<Cluster>> {
+    if !Backend::Docker.wanted()? {
+        return Ok(None);
+    }
+    let mut options = Options::nodes(1);
+    options.agent = docker_node()?;
+    Ok(Some(Cluster::start(options, MODULE).await?))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn image_that_cannot_be_built_is_told_with_its_step_and_output() -> Result<()> {
+    let Some(cluster) = with_docker().await? else {
+        return Ok(());
+    };
+    let module = format!("dockerfile = \"Dockerfile\"\n{SERVER}");
+    let docker = "FROM localhost/berth-test/python:1\nRUN echo this is why >&2; exit 7\n";
+    let files = [("Dockerfile", docker), ("server.py", "")];
+    let dir = package(cluster.home(), "dockerfile", &module, &files)?;
+    let words = [
+        "building failed in step 2/",
+        "RUN echo this is why >&2; exit 7",
+        "non-zero code: 7",
+        "| this is why",
+    ];
+    fails_with(&cluster, Backend::Docker, &dir, &words).await?;
+    let module = format!("preset = \"python\"\n{SERVER}");
+    let files = [
+        ("requirements.txt", "berth-test-absent==1.0\n"),
+        ("wheels/README", "none\n"),
+        ("server.py", ""),
+    ];
+    cluster.client.delete("dockerfile").await?;
+    let dir = package(cluster.home(), "wheels", &module, &files)?;
+    let words = [
+        "building failed in step ",
+        "No matching distribution found for berth-test-absent==1.0",
+    ];
+    fails_with(&cluster, Backend::Docker, &dir, &words).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn image_that_cannot_be_pulled_is_told() -> Result<()> {
+    let Some(cluster) = with_docker().await? else {
+        return Ok(());
+    };
+    let module = format!("image = \"127.0.0.1:1/absent:1\"\n{SERVER}");
+    let dir = package(cluster.home(), "puller", &module, &[("server.py", "")])?;
+    let words = [
+        "image 127.0.0.1:1/absent:1: it is not on this node and cannot be pulled",
+        "connection refused",
+    ];
+    fails_with(&cluster, Backend::Docker, &dir, &words).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn out_of_memory_is_told_with_the_limit() -> Result<()> {
+    let Some(cluster) = with_docker().await? else {
+        return Ok(());
+    };
+    let module = format!("{SERVER}\n[resources]\nmemory = \"64MiB\"");
+    let eater = "print('eating', flush=True)\nfood = []\nwhile True:\n    food.append(bytearray(1 << 20))\n";
+    let dir = package(cluster.home(), "eater", &module, &[("server.py", eater)])?;
+    let words = [
+        "out of memory: module was ended",
+        "limit is 64MiB",
+        "| eating",
+    ];
+    fails_with(&cluster, Backend::Docker, &dir, &words).await
 }
