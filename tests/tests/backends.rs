@@ -140,12 +140,15 @@ fn grpc_socket(node: &Path) -> Result<Option<PathBuf>> {
     Ok(sockets.next())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn official_clients_work_unmodified() -> Result<()> {
+/// TensorFlow Serving's own clients: REST at the gateway, gRPC on the instance's socket.
+async fn official_clients(backend: Backend) -> Result<()> {
+    if !backend.wanted()? {
+        return Ok(());
+    }
     let found = TfServing::find()?;
-    let cluster = cluster(Backend::Process, 1).await?;
+    let mut cluster = cluster(backend, 1).await?;
     cluster.push_folder(&half_plus_two(cluster.home(), &found)?)?;
-    cluster.cli_text(&["deploy", "half", "--wait"])?;
+    cluster.cli_text(&["deploy", "half", "--runtime", backend.name(), "--wait"])?;
     cluster.wait_ready("half", 1).await?;
     let clients = tests_folder().join("tfserving/clients.py");
     let run = |kind: &str, target: &str| {
@@ -161,21 +164,40 @@ async fn official_clients_work_unmodified() -> Result<()> {
         grpc_socket(&node)
     })
     .await?;
-    assert_eq!(run("grpc", &format!("unix:{}", socket.display()))?, "ok");
+    let socket = format!("unix:{}", socket.display());
+    assert_eq!(run("grpc", &socket)?, "ok");
+    // The same after the agent was killed: nothing was started anew.
+    let runs = cluster.runs("half").await?;
+    cluster.agents[0].kill();
+    assert_eq!(run("grpc", &socket)?, "ok");
+    cluster.agents[0].restart()?;
+    cluster.wait_connected().await?;
+    cluster.wait_ready("half", 1).await?;
+    assert_eq!(cluster.runs("half").await?, runs);
+    assert_eq!(run("rest", &cluster.client.gateway)?, "ok");
     Ok(())
 }
 
-/// The predictions of `names.jsonl`, scored in four shards: all outputs in the order of their indices.
-async fn scored(backend: Backend) -> Result<String> {
-    let cluster = cluster(backend, 4).await?;
-    let folder = example(cluster.home(), "batch")?;
-    cluster.push_folder(&folder)?;
-    let input = folder.join("names.jsonl");
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn official_clients_work_unmodified() -> Result<()> {
+    official_clients(Backend::Process).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn official_clients_work_unmodified_with_a_container() -> Result<()> {
+    official_clients(Backend::Docker).await
+}
+
+/// The predictions of `names.jsonl`, scored by a model of an example: all outputs in the order of their indices.
+async fn scored(backend: Backend, folder: &str, model: &str, shards: usize) -> Result<String> {
+    let cluster = cluster(backend, shards).await?;
+    cluster.push_folder(&example(cluster.home(), folder)?)?;
+    let input = example(cluster.home(), "batch")?.join("names.jsonl");
     let out = cluster.home().join("scores");
     cluster.cli_text(&[
         "job",
         "run",
-        "domain-scores",
+        model,
         "--name",
         "scores",
         "--runtime",
@@ -183,14 +205,14 @@ async fn scored(backend: Backend) -> Result<String> {
         "--input",
         &input.to_string_lossy(),
         "--completions",
-        "4",
+        &shards.to_string(),
         "--follow",
     ])?;
     cluster.cli_text(&["job", "output", "scores", "-o", &out.to_string_lossy()])?;
     let listed = output_of(Command::new("find").arg(&out).args(["-type", "f"]))?;
     let mut files: Vec<&str> = listed.lines().collect();
     files.sort_unstable();
-    assert_eq!(files.len(), 4, "{files:?}");
+    assert_eq!(files.len(), shards, "{files:?}");
     let mut all = String::new();
     for file in files {
         all.push_str(&std::fs::read_to_string(file)?);
@@ -208,22 +230,31 @@ async fn scored(backend: Backend) -> Result<String> {
     Ok(all)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn batch_job_has_equal_outputs_on_every_backend() -> Result<()> {
+/// Scores on every backend, and finds the same everywhere.
+async fn equal_everywhere(folder: &str, model: &str, shards: usize, first_row: &str) -> Result<()> {
     let mut outputs = Vec::new();
     for backend in [Backend::Process, Backend::Docker] {
         if backend.wanted()? {
-            outputs.push((backend, scored(backend).await?));
+            outputs.push((backend, scored(backend, folder, model, shards).await?));
         }
     }
     let (first, wanted) = outputs.first().context("no backend at all")?;
-    assert!(
-        wanted.starts_with(
-            "{\"domain\":\"wikipedia.org\",\"score\":0.156672,\"verdict\":\"benign\"}\n"
-        )
-    );
+    assert_eq!(wanted.lines().next(), Some(first_row));
     for (backend, output) in &outputs {
         assert_eq!(output, wanted, "{backend:?} differs from {first:?}");
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batch_job_has_equal_outputs_on_every_backend() -> Result<()> {
+    let first = "{\"domain\":\"wikipedia.org\",\"score\":0.156672,\"verdict\":\"benign\"}";
+    equal_everywhere("batch", "domain-scores", 4, first).await
+}
+
+/// Berth's driver before a transform before TensorFlow Serving.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tensorflow_job_has_equal_outputs_on_every_backend() -> Result<()> {
+    let first = "{\"domain\":\"wikipedia.org\",\"score\":0.1567,\"verdict\":\"benign\"}";
+    equal_everywhere("tf-serving-transform", "dga-tensors", 1, first).await
 }
