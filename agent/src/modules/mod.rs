@@ -121,7 +121,7 @@ pub fn needs_venv(spec: &InstanceSpec) -> bool {
         RuntimeKind::Process => false,
         // Built for the package.
         RuntimeKind::Docker => true,
-        RuntimeKind::Kubernetes => module.image.is_some() || module.dockerfile.is_some(),
+        RuntimeKind::Kubernetes => module.image.is_some(),
     };
     is_python(spec) && !in_image
 }

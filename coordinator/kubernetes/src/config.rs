@@ -104,7 +104,7 @@ impl Default for Images {
         Self {
             berth: concat!("berth-pod:", env!("CARGO_PKG_VERSION")).to_owned(),
             python: "python:3.12-slim".to_owned(),
-            tf_serving: "tensorflow/serving:2.19.0".to_owned(),
+            tf_serving: "tensorflow/serving:2.19.1".to_owned(),
             binary: "debian:12-slim".to_owned(),
         }
     }

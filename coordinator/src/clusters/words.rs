@@ -103,7 +103,10 @@ pub(super) fn figures(cluster: &Cluster) -> impl Fn(&mut String) + Send + Sync +
     let cluster = cluster.clone();
     move |text| {
         const NAME: &str = "berth_kubernetes_requests_total";
-        let _ = writeln!(text, "# TYPE {NAME} counter");
+        let _ = writeln!(
+            text,
+            "# HELP {NAME} Requests to clusters' API servers, by outcome.\n# TYPE {NAME} counter"
+        );
         for request in cluster.requests() {
             let _ = writeln!(
                 text,

@@ -32,7 +32,7 @@ pub struct ClusterSettings {
     /// Labels, for pools: `{ pool = "gpu" }`.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// Registry that holds Berth's own image, as `REGISTRY/berth:VERSION`.
+    /// Registry that holds Berth's own image, as `REGISTRY/berth-pod:VERSION`.
     #[serde(default)]
     pub registry: Option<String>,
     /// Berth's own image, where `registry` does not say it.
