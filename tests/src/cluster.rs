@@ -20,6 +20,8 @@ pub struct Options {
     pub coordinator: String,
     /// Further lines of every agent.toml.
     pub agent: String,
+    /// With the tests' Kubernetes as cluster `k8s`.
+    pub kubernetes: bool,
 }
 
 impl Options {
@@ -29,6 +31,7 @@ impl Options {
             nodes: n,
             coordinator: String::new(),
             agent: String::new(),
+            kubernetes: false,
         }
     }
 }
@@ -60,9 +63,17 @@ impl Cluster {
         let config = home.join("coordinator.toml");
         // A fixed port, so that everybody finds a restarted coordinator again.
         let api = ports.of_daemon(0);
+        // Pods reach the coordinator at the address of the bridge that they are on.
+        let (host, cluster) = match options.kubernetes {
+            true => ("0.0.0.0", crate::kubernetes::cluster(api)?),
+            false => ("127.0.0.1", String::new()),
+        };
         std::fs::write(
             &config,
-            format!("listen = \"127.0.0.1:{api}\"\n{}", options.coordinator),
+            format!(
+                "listen = \"{host}:{api}\"\n{}{cluster}",
+                options.coordinator
+            ),
         )?;
         let coordinator = Daemon::start(
             "coordinator",
@@ -120,7 +131,8 @@ impl Cluster {
         );
         std::fs::write(&config, toml)?;
         let token = self.client.token().await?;
-        let api = std::fs::read_to_string(self.home().join("coordinator/endpoint"))?;
+        let api = std::fs::read_to_string(self.home().join("coordinator/endpoint"))?
+            .replace("0.0.0.0", "127.0.0.1");
         let output = Command::new(bin("berth-agent")?)
             .args([
                 "join",
@@ -378,7 +390,8 @@ async fn endpoint(file: &Path, daemon: &Daemon) -> Result<SocketAddr> {
         let text = text
             .trim()
             .trim_start_matches("https://")
-            .trim_start_matches("http://");
+            .trim_start_matches("http://")
+            .replace("0.0.0.0", "127.0.0.1");
         Ok(Some(text.parse()?))
     });
     match tokio::time::timeout(Duration::from_secs(30), waited).await {

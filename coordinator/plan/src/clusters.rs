@@ -7,6 +7,7 @@ use berth_model::id::{ClusterName, InstanceId, ServiceName};
 use berth_model::instance::{Phase, Stage};
 use berth_model::place::Place;
 
+use crate::jobs;
 use crate::view::View;
 use crate::{InstanceSeen, WaitReason};
 
@@ -21,8 +22,10 @@ pub(crate) fn plan(view: &mut View<'_>) {
         .observed
         .instances
         .iter()
-        .filter(|(_, seen)| {
+        .filter(|(id, seen)| {
             seen.place.cluster().is_some()
+                // Kubernetes replaces a job's Pods itself.
+                && !jobs::is_task(view, id)
                 && seen.stage == Stage::Running
                 && seen.phase == Phase::Stopped
         })

@@ -139,6 +139,8 @@ fn set_stage(world: &mut World, id: &InstanceId, stage: Stage) -> Option<Place> 
 
 fn forget(world: &mut World, id: &InstanceId) {
     let gone = world.records.instances.remove(id);
+    world.live.ends.gone.remove(id);
+    world.live.ends.ended.remove(id);
     // That it has stopped was told when its agent said so.
     if gone.is_some_and(|r| r.status.phase != Phase::Stopped) {
         world.happened(&Happened::InstanceForgotten(id));

@@ -127,14 +127,13 @@ fn cluster_seen(cluster: &Cluster) -> ClusterSeen {
 /// In a cluster an instance has stopped for good only when nothing of its Job is left.
 fn in_cluster(world: &World, record: &InstanceRecord) -> InstanceSeen {
     let ends = &world.live.ends;
+    let gone = ends.gone.contains(&record.id);
+    let is_task = tasks::job_of(world, record).is_some();
     let phase = match (record.stage, record.status.phase) {
-        (Stage::Stopping | Stage::Lost, _) if ends.gone.contains(&record.id) => Phase::Stopped,
-        // A task's Pod stays, ended, until its whole job is deleted.
-        (Stage::Stopping | Stage::Lost, Phase::Stopped)
-            if tasks::job_of(world, record).is_none() =>
-        {
-            Phase::Stopping
-        }
+        (Stage::Stopping | Stage::Lost, _) if gone => Phase::Stopped,
+        (Stage::Stopping | Stage::Lost, Phase::Stopped) => Phase::Stopping,
+        // It has said how it ended, and may still be sending its last lines.
+        (Stage::Running, Phase::Stopped) if is_task && !gone => Phase::Stopping,
         (_, phase) => phase,
     };
     let failures = ends.streaks.get(&record.id.slot).copied().unwrap_or(1);

@@ -40,7 +40,12 @@ fn main() {
         "slow-start" => std::thread::sleep(Duration::from_millis(500)),
         _ => {}
     }
-    let listener = match TcpListener::bind(("127.0.0.1", port)) {
+    // A Pod's module is told another address than a machine's.
+    let host = match var("HOST") {
+        host if host.is_empty() => "127.0.0.1".to_owned(),
+        host => host,
+    };
+    let listener = match TcpListener::bind((host.as_str(), port)) {
         Ok(listener) => listener,
         Err(error) => {
             eprintln!("cannot listen on {port}: {error}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use berth_model::id::{ClusterName, InstanceId, JobName};
 use berth_model::instance::{InstanceRecord, InstanceStatus, Phase, PodRecord, Reason, Stage};
 
-use super::{Reach, WorkName, WorkNews, WorkReport};
+use super::{PodReport, Reach, WorkName, WorkNews, WorkReport};
 use crate::control::agent::AgentName;
 use crate::control::commands::jobs::{self, ClusterJob};
 use crate::control::commands::statuses;
@@ -64,7 +64,13 @@ fn instance(world: &mut World, cluster: &ClusterName, id: &InstanceId, report: W
             waiting(world, record, None);
         }
         WorkNews::Refused(reason) => waiting(world, record, Some(reason)),
-        WorkNews::Ended { reason, last_lines } => ended(world, record, reason, last_lines),
+        WorkNews::Ended { reason, last_lines } => {
+            let (reason, last_lines) = match second_pod(&record, &report.pods) {
+                Some(reason) => (reason, Vec::new()),
+                None => (reason, last_lines),
+            };
+            ended(world, record, reason, last_lines);
+        }
         WorkNews::Gone => gone(world, id, &report.job),
         WorkNews::Running | WorkNews::Deleting => {}
     }
@@ -90,6 +96,10 @@ fn job(world: &mut World, name: &JobName, born: u64, report: WorkReport) {
             Some(pod.uid)
         };
         if let (Some(pod_uid), Some((reason, last_lines))) = (uid, pod.ended) {
+            let job = world.records.jobs.get(name);
+            if let Some(task) = job.and_then(|job| job.claims.get(&pod_uid)).cloned() {
+                world.live.ends.gone.insert(task);
+            }
             let ended = ClusterJob::PodEnded {
                 pod_uid,
                 reason,
@@ -141,6 +151,7 @@ fn gone_job(world: &mut World, name: &JobName, what: &str, unwanted: bool) {
     let reason = Reason::Deleted {
         what: format!("Job {what}"),
     };
+    world.live.ends.gone.extend(job.claims.values().cloned());
     let tasks: Vec<String> = world
         .records
         .instances
@@ -161,6 +172,21 @@ fn gone_job(world: &mut World, name: &JobName, what: &str, unwanted: bool) {
         jobs::change(world, name, ended);
     }
     jobs::change(world, name, ClusterJob::Gone);
+}
+
+/// Kubernetes makes a second Pod of an instance's Job only when the first was deleted. That one is refused, and
+/// how it ended says nothing of the instance.
+fn second_pod(record: &InstanceRecord, pods: &[PodReport]) -> Option<Reason> {
+    let first = record.pod.as_ref().filter(|pod| !pod.uid.is_empty())?;
+    let other = pods
+        .iter()
+        .any(|pod| !pod.uid.is_empty() && pod.uid != first.uid);
+    let said = pods
+        .iter()
+        .any(|pod| pod.uid == first.uid && pod.ended.is_some());
+    (other && !said).then(|| Reason::Deleted {
+        what: format!("Pod {}", first.name),
+    })
 }
 
 /// The record with its Job's UID, or none if the Job is another one.
@@ -189,7 +215,8 @@ fn known_job(
 
 /// Before its agent has a word: the Pod's own troubles.
 fn waiting(world: &mut World, record: InstanceRecord, reason: Option<Reason>) {
-    let joined = record.pod.as_ref().is_some_and(|p| !p.key_hash.is_empty());
+    let agent = world.live.agents.get(&AgentName::Pod(record.id.clone()));
+    let joined = agent.is_some_and(|agent| agent.session.is_some());
     let early = matches!(record.status.phase, Phase::Assigned | Phase::Preparing);
     let same = record.status.phase == Phase::Preparing && record.status.reason == reason;
     if joined || !early || same {
@@ -214,7 +241,15 @@ fn ended(world: &mut World, record: InstanceRecord, reason: Reason, last_lines: 
         reason,
         Reason::OutOfMemory { .. } | Reason::Evicted { .. } | Reason::DeadlineExceeded { .. }
     );
-    let better = telling && !matches!(record.status.reason, Some(Reason::OutOfMemory { .. }));
+    // An agent that is told to end does not know who wanted it.
+    let outside = matches!(reason, Reason::Deleted { .. })
+        && record.stage == Stage::Running
+        && matches!(
+            record.status.reason,
+            Some(Reason::StopRequested | Reason::KilledAfterGrace)
+        );
+    let better =
+        outside || telling && !matches!(record.status.reason, Some(Reason::OutOfMemory { .. }));
     if said && !better {
         return;
     }

@@ -324,3 +324,52 @@ fn a_jobs_job_deleted_behind_our_back_fails_it_and_its_tasks() {
     );
     assert!(w.records.jobs[&name].cluster.is_none());
 }
+
+#[test]
+fn who_deleted_a_pod_is_not_told_as_wanted() {
+    let mut w = world();
+    let mut said = status("web.1.0.1", Phase::Stopped);
+    said.reason = Some(Reason::StopRequested);
+    crate::control::commands::statuses::take(&mut w, &AgentName::Pod(id()), said);
+    let reason = Reason::Deleted {
+        what: "Pod berth-web-1-0-1-x".into(),
+    };
+    let news = WorkNews::Ended {
+        reason: reason.clone(),
+        last_lines: Vec::new(),
+    };
+    report(&mut w, "j1", news);
+    assert_eq!(w.records.instances[&id()].status.reason, Some(reason));
+}
+
+#[test]
+fn the_end_of_a_second_pod_is_that_of_the_first_one_deleted() {
+    let mut w = world();
+    report(&mut w, "j1", WorkNews::Running);
+    let ask = request(&w, "key");
+    join(&mut w, &ask, &pod("p1", "j1")).unwrap();
+    let refused = Reason::Exited {
+        process: "prepare".into(),
+        code: 1,
+    };
+    let seen = |uid: &str, ended: Option<Reason>| PodReport {
+        uid: uid.into(),
+        name: format!("pod-{uid}"),
+        ended: ended.map(|reason| (reason, Vec::new())),
+    };
+    let report = WorkReport {
+        work: WorkName::Instance(id()),
+        job: "berth-web-1-0-1".into(),
+        uid: "j1".into(),
+        news: WorkNews::Ended {
+            reason: refused.clone(),
+            last_lines: vec!["refused".into()],
+        },
+        pods: vec![seen("p1", None), seen("p2", Some(refused))],
+    };
+    take(&mut w, &prod(), vec![report]);
+    let kept = &w.records.instances[&id()].status;
+    let told = kept.reason.as_ref().unwrap().to_string();
+    assert_eq!(told, "Pod pod-p1 was deleted by somebody else");
+    assert!(kept.last_lines.is_empty());
+}
