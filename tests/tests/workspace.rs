@@ -1,5 +1,5 @@
-//! What holds for the workspace itself: dependencies run one way, files are of a readable size, and
-//! every example is what it says.
+//! What holds for the workspace itself: dependencies run one way, files are of a readable size, links in
+//! documents lead somewhere, and every example is what it says.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -96,7 +96,7 @@ fn dependencies_run_one_way() -> Result<()> {
     Ok(())
 }
 
-fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+fn files(dir: &Path, extension: &str, found: &mut Vec<PathBuf>) -> Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
         let name = path
@@ -105,8 +105,8 @@ fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
             .to_string_lossy()
             .into_owned();
         if path.is_dir() && name != "target" && !name.starts_with('.') {
-            rust_files(&path, found)?;
-        } else if path.extension().is_some_and(|ext| ext == "rs") {
+            files(&path, extension, found)?;
+        } else if path.extension().is_some_and(|ext| ext == extension) {
             found.push(path);
         }
     }
@@ -115,10 +115,10 @@ fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
 
 #[test]
 fn no_file_is_over_500_lines() -> Result<()> {
-    let mut files = Vec::new();
-    rust_files(&root(), &mut files)?;
-    assert!(files.len() > 100, "found only {} files", files.len());
-    for file in files {
+    let mut found = Vec::new();
+    files(&root(), "rs", &mut found)?;
+    assert!(found.len() > 100, "found only {} files", found.len());
+    for file in found {
         let lines = std::fs::read_to_string(&file)?.lines().count();
         assert!(
             lines <= 500,
@@ -143,5 +143,24 @@ fn every_example_has_a_valid_manifest() -> Result<()> {
         }
     }
     assert!(found > 0, "no example has a manifest");
+    Ok(())
+}
+
+#[test]
+fn every_link_in_a_document_leads_to_a_file() -> Result<()> {
+    let mut found = Vec::new();
+    files(&root(), "md", &mut found)?;
+    let mut links = 0;
+    for file in found {
+        let text = std::fs::read_to_string(&file)?;
+        let targets = text.split("](").skip(1).filter_map(|t| t.split(')').next());
+        for target in targets.filter(|t| !t.starts_with("http") && !t.starts_with('#')) {
+            let path = target.split('#').next().unwrap_or_default();
+            let folder = file.parent().context("a file is in a folder")?;
+            assert!(folder.join(path).exists(), "{}: {target}", file.display());
+            links += 1;
+        }
+    }
+    assert!(links > 30, "found only {links} links");
     Ok(())
 }

@@ -8,6 +8,7 @@ use berth_model::id::NodeName;
 use berth_model::node::NodeState;
 
 use super::{gateway, job, node, reasons, service};
+use crate::control::clusters::Reach;
 use crate::control::world::World;
 
 /// More problems than one screen holds help nobody.
@@ -26,10 +27,11 @@ pub(crate) fn status(world: &World) -> StatusView {
     }
     let mut problems = coordinator(world);
     problems.extend(nodes(world));
+    problems.extend(clusters(world));
     problems.extend(of_services(&services));
     problems.extend(instances(world));
     problems.extend(gateways(world));
-    // Worst first; within a level the coordinator's own before nodes, services, instances, gateways.
+    // Worst first; within a level the coordinator's own before nodes, clusters, services, instances, gateways.
     problems.sort_by_key(|p| std::cmp::Reverse(p.level));
     problems.truncate(MANY);
     StatusView {
@@ -132,6 +134,26 @@ fn conditions(world: &World, name: &NodeName) -> Vec<StatusProblem> {
             )
         })
         .collect()
+}
+
+/// Clusters out of reach, and what does not work in the others.
+fn clusters(world: &World) -> Vec<StatusProblem> {
+    let mut out = Vec::new();
+    for (name, cluster) in &world.clusters {
+        let subject = format!("cluster/{name}");
+        match &cluster.reach {
+            Reach::Unreachable { why } => out.push(problem(
+                Level::Error,
+                subject,
+                format!("out of reach, so what runs there is left as it is: {why}"),
+            )),
+            Reach::Ready { lacking: Some(why) } => {
+                out.push(problem(Level::Warning, subject, why.clone()));
+            }
+            Reach::Ready { lacking: None } | Reach::Connecting => {}
+        }
+    }
+    out
 }
 
 fn of_services(services: &[ServiceView]) -> Vec<StatusProblem> {

@@ -3,12 +3,16 @@
 use std::fmt::Write;
 
 use berth_model::api::{ServiceState, ServiceView, StatusView};
+use berth_model::event::Level;
 use berth_model::instance::{Phase, Reason, Stage};
 use berth_model::time::Span;
 use berth_plan::{WaitReason, Waiting};
 
 use super::{model, node, service, status};
-use crate::control::testing::{connect, instance, model_version, node_record, world_with_service};
+use crate::control::clusters::{Reach, reach};
+use crate::control::testing::{
+    add_cluster, connect, instance, model_version, node_record, world_with_service,
+};
 use crate::control::world::World;
 
 fn web(world: &World) -> ServiceView {
@@ -191,4 +195,27 @@ fn a_failed_store_stands_first() {
             .iter()
             .any(|p| p.message.contains("restored from a backup"))
     );
+}
+
+#[test]
+fn a_cluster_out_of_reach_or_without_a_right_is_told() {
+    let mut world = world_with_service();
+    add_cluster(&mut world, "prod");
+    let prod: berth_model::id::ClusterName = "prod".parse().unwrap();
+    let mut told = |told: Reach| {
+        reach(&mut world, &prod, told);
+        let view = status::status(&world);
+        let problems = view.problems.into_iter();
+        let mut of_it = problems.filter(|p| p.subject == "cluster/prod");
+        of_it.next().map(|p| (p.level, p.message))
+    };
+    let why = "Connection refused".to_owned();
+    let (level, message) = told(Reach::Unreachable { why }).unwrap();
+    assert!(message.contains("Connection refused"), "{message}");
+    assert_eq!(level, Level::Error);
+    let lacking = Some("the right to list events is missing".to_owned());
+    let (level, message) = told(Reach::Ready { lacking }).unwrap();
+    assert!(message.contains("list events"), "{message}");
+    assert_eq!(level, Level::Warning);
+    assert_eq!(told(Reach::Ready { lacking: None }), None);
 }
