@@ -58,6 +58,10 @@ fn cases() -> Vec<Case> {
 async fn cluster(backend: Backend, nodes: usize) -> Result<Cluster> {
     let server = TfServing::find()?.server;
     let mut options = Options::nodes(nodes);
+    if backend == Backend::Kubernetes {
+        options = Options::nodes(0);
+        options.kubernetes = true;
+    }
     options.agent = format!("tensorflow_model_server = \"{}\"\n", server.display());
     if backend == Backend::Docker {
         options.agent.push_str(&docker_node()?);
@@ -81,7 +85,8 @@ async fn serve(cluster: &Cluster, backend: Backend, case: &Case) -> Result<()> {
     let by_curl = output_of(Command::new("curl").args(["-sS", "--fail", "-d", &body, &url]))?;
     let answer: Value = serde_json::from_str(&by_curl)?;
     assert_eq!(answer["predictions"], case.predictions, "{}", case.folder);
-    cluster.client.delete(case.model).await?;
+    // Waited for: a cluster keeps what a coordinator that has gone had there.
+    cluster.cli_text(&["service", "delete", case.model, "--wait"])?;
     Ok(())
 }
 
@@ -106,12 +111,16 @@ macro_rules! served {
 served! {
     batch_example_serves_as_a_process: Process "batch",
     batch_example_serves_in_docker: Docker "batch",
+    batch_example_serves_in_kubernetes: Kubernetes "batch",
     flask_example_serves_as_a_process: Process "flask",
     flask_example_serves_in_docker: Docker "flask",
+    flask_example_serves_in_kubernetes: Kubernetes "flask",
     onnx_example_serves_as_a_process: Process "onnx",
     onnx_example_serves_in_docker: Docker "onnx",
+    onnx_example_serves_in_kubernetes: Kubernetes "onnx",
     transform_example_serves_as_a_process: Process "tf-serving-transform",
     transform_example_serves_in_docker: Docker "tf-serving-transform",
+    transform_example_serves_in_kubernetes: Kubernetes "tf-serving-transform",
 }
 
 /// A package around `half-plus-two`, made by TensorFlow itself.
@@ -194,12 +203,14 @@ async fn scored(backend: Backend, folder: &str, model: &str, shards: usize) -> R
     cluster.push_folder(&example(cluster.home(), folder)?)?;
     let input = example(cluster.home(), "batch")?.join("names.jsonl");
     let out = cluster.home().join("scores");
+    // Two fleets in one namespace cannot both have a Job of a name.
+    let job = format!("scores-{:x}", std::process::id());
     cluster.cli_text(&[
         "job",
         "run",
         model,
         "--name",
-        "scores",
+        &job,
         "--runtime",
         backend.name(),
         "--input",
@@ -208,7 +219,8 @@ async fn scored(backend: Backend, folder: &str, model: &str, shards: usize) -> R
         &shards.to_string(),
         "--follow",
     ])?;
-    cluster.cli_text(&["job", "output", "scores", "-o", &out.to_string_lossy()])?;
+    cluster.cli_text(&["job", "output", &job, "-o", &out.to_string_lossy()])?;
+    cluster.cli_text(&["job", "delete", &job])?;
     let listed = output_of(Command::new("find").arg(&out).args(["-type", "f"]))?;
     let mut files: Vec<&str> = listed.lines().collect();
     files.sort_unstable();
@@ -233,7 +245,7 @@ async fn scored(backend: Backend, folder: &str, model: &str, shards: usize) -> R
 /// Scores on every backend, and finds the same everywhere.
 async fn equal_everywhere(folder: &str, model: &str, shards: usize, first_row: &str) -> Result<()> {
     let mut outputs = Vec::new();
-    for backend in [Backend::Process, Backend::Docker] {
+    for backend in [Backend::Process, Backend::Docker, Backend::Kubernetes] {
         if backend.wanted()? {
             outputs.push((backend, scored(backend, folder, model, shards).await?));
         }
