@@ -199,22 +199,28 @@ impl Cluster {
 
     /// Runs the CLI against this cluster.
     pub fn cli(&self, args: &[&str]) -> Result<std::process::Output> {
-        let data = self.home().join("coordinator");
-        let api = std::fs::read_to_string(data.join("endpoint"))?;
         Command::new(bin("berth")?)
             .args(args)
-            .env(
-                "BERTH_ENDPOINT",
-                format!("https://{}", api.trim().trim_start_matches("https://")),
-            )
-            .env("BERTH_CA", data.join("ca.crt"))
-            .env(
-                "BERTH_TOKEN",
-                std::fs::read_to_string(data.join("admin.token"))?.trim(),
-            )
-            .env("XDG_CONFIG_HOME", self.home().join("config"))
+            .envs(self.cli_env()?)
             .output()
             .context("cannot run berth")
+    }
+
+    /// With what the CLI finds this cluster.
+    pub fn cli_env(&self) -> Result<BTreeMap<&'static str, String>> {
+        let data = self.home().join("coordinator");
+        let api = std::fs::read_to_string(data.join("endpoint"))?;
+        let token = std::fs::read_to_string(data.join("admin.token"))?;
+        let api = api.trim().trim_start_matches("https://");
+        Ok(BTreeMap::from([
+            ("BERTH_ENDPOINT", format!("https://{api}")),
+            ("BERTH_CA", data.join("ca.crt").display().to_string()),
+            ("BERTH_TOKEN", token.trim().to_owned()),
+            (
+                "XDG_CONFIG_HOME",
+                self.home().join("config").display().to_string(),
+            ),
+        ]))
     }
 
     /// Waits until `service` has `ready` healthy instances, all of its wanted revision.

@@ -13,10 +13,14 @@ pub(crate) struct Options {
     args: Vec<String>,
 }
 
-const BENCHES: [(&str, &str); 3] = [
+const BENCHES: [(&str, &str); 4] = [
     (
         "deploy",
         "from a deploy accepted to the first 200; idle memory and CPU of agent and shim",
+    ),
+    (
+        "job",
+        "on Kubernetes: berth job run beside kubectl create, log latency, API requests with many jobs",
     ),
     (
         "unpack",
@@ -36,6 +40,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 full: true,
             })?;
             example("berth-tests", "bench_deploy", &options.args, Some(&bin))
+        }
+        Some("job") => {
+            let bin = build::run(&build::Options {
+                release: true,
+                full: true,
+            })?;
+            example("berth-tests", "bench_job", &options.args, Some(&bin))
         }
         Some("unpack") => example("berth-package", "unpack_bench", &options.args, None),
         Some("gateway") => {
