@@ -264,3 +264,42 @@ async fn out_of_memory_is_told_with_the_limit() -> Result<()> {
     ];
     fails_with(&cluster, Backend::Docker, &dir, &words).await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn process_that_ends_in_a_container_is_named() -> Result<()> {
+    let Some(cluster) = with_docker().await? else {
+        return Ok(());
+    };
+    let module = format!("{SERVER}\n[transform]\ncommand = [\"python3\", \"transform.py\"]");
+    let files = [
+        ("server.py", "import time\ntime.sleep(600)\n"),
+        ("transform.py", "import sys\nsys.exit('no vocabulary')\n"),
+    ];
+    let dir = package(cluster.home(), "vocabulary", &module, &files)?;
+    let words = ["transform exited with code 1", "| no vocabulary"];
+    fails_with(&cluster, Backend::Docker, &dir, &words).await?;
+    cluster.client.delete("vocabulary").await?;
+    let absent = "command = [\"no-such-program\"]";
+    let dir = package(cluster.home(), "nothing", absent, &[])?;
+    let words = ["no-such-program", "No such file or directory"];
+    fails_with(&cluster, Backend::Docker, &dir, &words).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn docker_that_does_not_answer_is_told() -> Result<()> {
+    let mut options = Options::nodes(1);
+    options.agent = "[docker]\nsocket = \"/nonexistent/docker.sock\"\n".to_owned();
+    let cluster = Cluster::start(options, MODULE).await?;
+    let dir = package(cluster.home(), "waiter", SERVER, &[("server.py", "")])?;
+    let words = [
+        "1 node: 1 whose docker does not work now",
+        "`berth node list`",
+    ];
+    fails_with(&cluster, Backend::Docker, &dir, &words).await?;
+    for what in [&["node", "show", "node-1"][..], &["status"]] {
+        let text = cluster.cli_text(what)?;
+        let all = ["Docker does not answer", "/nonexistent/docker.sock"];
+        assert!(all.iter().all(|words| text.contains(words)), "{text}");
+    }
+    Ok(())
+}

@@ -168,6 +168,9 @@ pub(crate) fn advice(rejections: &Rejections) -> String {
         Some(Rejection::NoRuntime(_)) => {
             "install that runtime on a node or deploy with another --runtime"
         }
+        Some(Rejection::BrokenRuntime(_)) => {
+            "`berth node list` says what is wrong with it; it is waited for, or deploy with another --runtime"
+        }
         Some(Rejection::NoModule(_)) => {
             "install it on a node, or deploy with --runtime docker, whose image has it"
         }

@@ -116,6 +116,8 @@ pub struct NodeSeen {
     pub labels: BTreeMap<String, String>,
     /// Runtimes that work there.
     pub runtimes: Vec<RuntimeKind>,
+    /// Runtimes that are there and do not work now: a condition of the node.
+    pub broken: Vec<RuntimeKind>,
     /// Module servers that are installed there.
     pub modules: Vec<String>,
     /// Takes no new instances.

@@ -21,6 +21,7 @@ pub(crate) enum Rejection {
     NotConnected,
     Lost,
     NoRuntime(String),
+    BrokenRuntime(String),
     NoLabel(String),
     NoModule(String),
     Unreachable,
@@ -38,6 +39,7 @@ impl std::fmt::Display for Rejection {
             Self::NotConnected => f.write_str("not connected"),
             Self::Lost => f.write_str("lost"),
             Self::NoRuntime(runtime) => write!(f, "without the {runtime} runtime"),
+            Self::BrokenRuntime(runtime) => write!(f, "whose {runtime} does not work now"),
             Self::NoLabel(label) => write!(f, "without label {label}"),
             Self::NoModule(module) => write!(f, "without {module}"),
             Self::Unreachable => f.write_str("unreachable"),
@@ -126,6 +128,8 @@ fn reject(node: &NodeSeen, room: &Room, lost: bool, needs: &Needs) -> Option<Rej
         Some(Rejection::NotConnected)
     } else if let Some((key, value)) = missing_label {
         Some(Rejection::NoLabel(format!("{key}={value}")))
+    } else if node.broken.contains(&needs.runtime) {
+        Some(Rejection::BrokenRuntime(needs.runtime.to_string()))
     } else if !node.runtimes.contains(&needs.runtime) {
         Some(Rejection::NoRuntime(needs.runtime.to_string()))
     } else if let Some(module) = missing_module(node, needs) {

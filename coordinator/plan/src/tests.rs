@@ -2,6 +2,7 @@
 
 use berth_model::id::InstanceId;
 use berth_model::instance::{Phase, Stage};
+use berth_model::node::RuntimeKind;
 
 use crate::fleet::{Fleet, node, service};
 use crate::{Action, Needs, Session, WaitReason};
@@ -28,6 +29,30 @@ fn a_deploy_fills_the_free_nodes_and_says_what_is_missing() {
         "1 instance has no node: 2 nodes: 2 taken (exclusive); join another node \
          (`berth node token create`), or scale down or delete a service"
     );
+}
+
+#[test]
+fn a_runtime_that_does_not_work_is_waited_for() {
+    let mut fleet = Fleet::exclusive(1);
+    let docker = RuntimeKind::Docker;
+    let needs = Needs {
+        runtime: docker,
+        ..Needs::default()
+    };
+    fleet.deploy("web", 1, needs);
+    let reason = |fleet: &Fleet| fleet.plan().waiting[0].reason.to_string();
+    assert!(reason(&fleet).contains("1 without the docker runtime"));
+    let node = fleet.observed.nodes.values_mut().next().unwrap();
+    node.broken = vec![docker];
+    let told = reason(&fleet);
+    assert!(
+        told.contains("1 whose docker does not work now; `berth node list` says"),
+        "{told}"
+    );
+    let node = fleet.observed.nodes.values_mut().next().unwrap();
+    (node.broken, node.runtimes) = (Vec::new(), vec![docker]);
+    fleet.converge(|_, _| ());
+    assert_eq!(ids(&fleet), ["web.1.0.1"]);
 }
 
 #[test]

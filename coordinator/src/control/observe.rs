@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use berth_model::instance::{InstanceRecord, Phase, Stage};
 use berth_model::job::JobRecord;
 use berth_model::manifest::{Manifest, ModuleKind, Preset};
+use berth_model::node::{Facts, RuntimeKind};
 use berth_model::time::Span;
 use berth_plan::{
     ClusterSeen, Desired, GatewaySeen, InstanceSeen, JobWanted, Needs, NodeSeen, Observed,
@@ -75,6 +76,14 @@ fn module(manifest: &Manifest) -> Option<String> {
     }
 }
 
+/// Runtimes that a node has and that do not work there now.
+pub(crate) fn broken(facts: &Facts) -> Vec<RuntimeKind> {
+    let conditions = || facts.conditions.iter();
+    let all = [RuntimeKind::Process, RuntimeKind::Docker];
+    let is = |kind: &RuntimeKind| conditions().any(|c| c.kind == kind.to_string());
+    all.into_iter().filter(is).collect()
+}
+
 fn observed(world: &World) -> Observed {
     let records = &world.records;
     Observed {
@@ -87,6 +96,7 @@ fn observed(world: &World) -> Observed {
                     capacity: node.facts.capacity,
                     labels: node.all_labels(),
                     runtimes: node.facts.runtimes.clone(),
+                    broken: broken(&node.facts),
                     modules: node.facts.modules.clone(),
                     cordoned: node.cordoned,
                     lost: node.lost,

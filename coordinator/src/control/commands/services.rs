@@ -10,6 +10,7 @@ use berth_model::service::{ModelVersion, Revision, ServiceRecord};
 
 use crate::control::events::Happened;
 use crate::control::modelref;
+use crate::control::observe::broken;
 use crate::control::world::World;
 
 /// Most instances of one service.
@@ -122,7 +123,10 @@ pub(super) fn check_runtime(world: &World, runtime: RuntimeKind) -> Result<(), P
     if runtime == RuntimeKind::Kubernetes {
         return check_clusters(world);
     }
-    let has = |n: &berth_model::node::NodeRecord| n.facts.runtimes.contains(&runtime);
+    // One that does not work now will again.
+    let has = |n: &berth_model::node::NodeRecord| {
+        n.facts.runtimes.contains(&runtime) || broken(&n.facts).contains(&runtime)
+    };
     if runtime == RuntimeKind::Process || world.records.nodes.values().any(has) {
         return Ok(());
     }
