@@ -55,6 +55,14 @@ pub async fn stop_instances(data: &DataDir, runtimes: Arc<Runtimes>) -> Result<S
             result.killed += 1;
         }
     }
+    let tidied = tokio::task::spawn_blocking(move || {
+        for runtime in runtimes.iter() {
+            runtime.tidy();
+        }
+    });
+    if let Err(error) = tidied.await {
+        tracing::warn!(%error, "tidying up broke off");
+    }
     Ok(result)
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
+use crate::outside::output_of;
 use crate::{Client, Daemon, Mode, Outcome, PortSlice, bin, stage, until, until_some};
 
 /// What a cluster is made of.
@@ -320,6 +321,19 @@ impl Cluster {
         self.gateway.restart()
     }
 
+    /// Runs `berth-agent stop-instances` for the `i`-th node, whose agent must not run.
+    pub fn stop_instances(&self, i: usize) -> Result<String> {
+        let data = self.node_data(i);
+        output_of(
+            Command::new(bin("berth-agent")?)
+                .arg("stop-instances")
+                .arg("--config")
+                .arg(data.with_extension("toml"))
+                .arg("--data")
+                .arg(&data),
+        )
+    }
+
     /// Everything that the processes logged, for a failure's message.
     pub fn logs(&self) -> String {
         let mut all = format!(
@@ -343,16 +357,8 @@ impl Drop for Cluster {
         for i in 0..self.agents.len() {
             self.agents[i].kill();
             let data = self.node_data(i);
-            let stopped = bin("berth-agent").map(|agent| {
-                Command::new(agent)
-                    .arg("stop-instances")
-                    .arg("--data")
-                    .arg(&data)
-                    .output()
-            });
-            if let Ok(Ok(output)) = &stopped
-                && output.status.success()
-            {
+            let stopped = self.stop_instances(i);
+            if stopped.is_ok() {
                 continue;
             }
             eprintln!(

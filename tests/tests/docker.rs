@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
-use berth_tests::{Backend, Cluster, Options, docker_node, output_of, platform, until};
+use berth_tests::{Backend, Cluster, Options, docker_node, example, output_of, platform, until};
 
 const MODULE: &str = env!("CARGO_BIN_EXE_test-module");
 
@@ -84,26 +84,47 @@ async fn tasks_in_containers_leave_their_folders() -> Result<()> {
         );
     }
     assert_eq!(found.concat(), words.to_uppercase());
-    let host = platform("docker.sh", &["up"])?;
-    let ours = |i| format!("label=io.berth.data={}", cluster.node_data(i).display());
+    no_containers_left(&cluster, 2).await
+}
+
+/// Waits until none of the nodes' containers is there, running or not.
+async fn no_containers_left(cluster: &Cluster, nodes: usize) -> Result<()> {
     until("no container to be left", || async {
-        let mut left = String::new();
-        for node in 0..2 {
-            let mut docker = Command::new("docker");
-            docker.args([
-                "-H",
-                &host,
-                "ps",
-                "--all",
-                "--quiet",
-                "--filter",
-                &ours(node),
-            ]);
-            left.push_str(&output_of(&mut docker)?);
-        }
+        let left = containers(cluster, nodes)?;
         Ok((left.is_empty(), left))
     })
     .await
+}
+
+fn containers(cluster: &Cluster, nodes: usize) -> Result<String> {
+    let host = platform("docker.sh", &["up"])?;
+    let mut found = String::new();
+    for node in 0..nodes {
+        let ours = format!("label=io.berth.data={}", cluster.node_data(node).display());
+        let mut docker = Command::new("docker");
+        docker.args(["-H", &host, "ps", "--all", "--quiet", "--filter", &ours]);
+        found.push_str(&output_of(&mut docker)?);
+    }
+    Ok(found)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_instances_were_stopped_has_no_containers() -> Result<()> {
+    let Some(mut cluster) = start(1).await? else {
+        return Ok(());
+    };
+    cluster.push_folder(&example(cluster.home(), "batch")?)?;
+    let deploy = ["deploy", "domain-scores", "--runtime", "docker", "--wait"];
+    cluster.cli_text(&deploy)?;
+    assert_eq!(containers(&cluster, 1)?.lines().count(), 1);
+    cluster.agents[0].kill();
+    let told = cluster.stop_instances(0)?;
+    assert!(
+        told.contains("stopped 1 instances, 0 of them by force"),
+        "{told}"
+    );
+    assert_eq!(containers(&cluster, 1)?, "");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

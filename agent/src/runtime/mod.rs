@@ -361,6 +361,10 @@ pub trait Runtime: Send + Sync + 'static {
     /// What was prepared for packages that are not `used` may go. Returns at once.
     fn collect(&self, _used: &BTreeSet<PackageDigest>) {}
 
+    /// Removes what is left of starts that have ended, which is otherwise done in the background. **Blocking**, bounded
+    /// by some seconds.
+    fn tidy(&self) {}
+
     /// Persists the spec and launches. Returns once the supervisor has left its first state, which
     /// may already be the end (a command that cannot be executed): [`Runtime::ended`] tells.
     /// **Blocking**, bounded by some seconds. After an error nothing of it is left running.

@@ -202,6 +202,22 @@ impl Runtime for DockerRuntime {
         self.images.collect(used);
     }
 
+    fn tidy(&self) {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (daemon, data) = (self.daemon.clone(), self.common.data.clone());
+        self.daemon.spawn(async move {
+            if let Err(error) = sweep::sweep(&daemon, &data, true).await {
+                tracing::warn!(
+                    error = crate::chain(&error),
+                    "cannot remove containers that have ended"
+                );
+            }
+            // Nobody waits any more if it took too long.
+            let _ = tell.send(());
+        });
+        let _ = told.recv_timeout(PATIENCE);
+    }
+
     fn start(&self, launch: &Launch) -> Result<Handle, RuntimeError> {
         self.launch(launch)
     }

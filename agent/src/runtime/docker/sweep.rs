@@ -29,7 +29,7 @@ pub(super) fn begin(daemon: &Daemon, data: &Path) {
         loop {
             if *availability.borrow_and_update() == Availability::Works {
                 let Some(daemon) = weak.upgrade() else { return };
-                if let Err(error) = sweep(&daemon, &data).await {
+                if let Err(error) = sweep(&daemon, &data, false).await {
                     tracing::debug!(error = crate::chain(&error), "cannot sweep containers");
                 }
             }
@@ -41,8 +41,8 @@ pub(super) fn begin(daemon: &Daemon, data: &Path) {
     });
 }
 
-/// Removes what nobody wants. How many that were.
-pub(super) async fn sweep(daemon: &Daemon, data: &Path) -> Result<usize, DaemonError> {
+/// Removes what nobody wants. How many that were. `ended`: all that is to end has, even where Docker says otherwise yet.
+pub(super) async fn sweep(daemon: &Daemon, data: &Path, ended: bool) -> Result<usize, DaemonError> {
     let ours = format!("{LABEL_DATA}={}", data.display());
     let options = ListContainersOptions {
         all: true,
@@ -63,7 +63,8 @@ pub(super) async fn sweep(daemon: &Daemon, data: &Path) -> Result<usize, DaemonE
             one.state,
             Some(ContainerSummaryStateEnum::RUNNING | ContainerSummaryStateEnum::PAUSED)
         );
-        let looked = tokio::task::spawn_blocking(move || (is_unwanted(&dir, runs), dir)).await;
+        let looked =
+            tokio::task::spawn_blocking(move || (is_unwanted(&dir, runs && !ended), dir)).await;
         let Ok((true, dir)) = looked else { continue };
         tracing::info!(
             ?dir,

@@ -137,7 +137,9 @@ async fn containers_outlive_a_killed_daemon_and_are_stopped_without_one() {
     is(&docker, |now| *now == Availability::Works).await;
     // What could not be removed while it was away. Its own sweep may have been faster.
     let name = super::super::container::name(&handle.instance, handle.start, &handle.dir);
-    sweep::sweep(&docker.daemon, &world.data()).await.unwrap();
+    sweep::sweep(&docker.daemon, &world.data(), false)
+        .await
+        .unwrap();
     until("its removal", || {
         docker.inspect(&name).is_err_and(|error| error.is_missing())
     });

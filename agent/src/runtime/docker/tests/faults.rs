@@ -114,10 +114,10 @@ async fn what_nobody_wants_is_removed_and_nothing_else_is_touched() {
         .await
         .unwrap();
     let data = world.data();
-    assert_eq!(sweep::sweep(&daemon, &data).await.unwrap(), 0);
+    assert_eq!(sweep::sweep(&daemon, &data, false).await.unwrap(), 0);
     assert!(runtime.inspect(&name).is_ok());
     std::fs::remove_dir_all(&handle.dir).unwrap();
-    sweep::sweep(&daemon, &data).await.unwrap();
+    sweep::sweep(&daemon, &data, false).await.unwrap();
     until("its end", || {
         runtime
             .inspect(&name)
