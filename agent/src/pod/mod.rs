@@ -80,6 +80,9 @@ pub enum PodError {
         /// What kept it.
         last: String,
     },
+    /// The Pod is being deleted.
+    #[error("told to end before it was prepared")]
+    ToldToEnd,
     /// A signal's handler cannot be set, or a process not be waited for.
     #[error("cannot {what}")]
     System {

@@ -9,6 +9,7 @@ use berth_model::node::{Facts, NodeKind};
 use berth_model::token::JoinToken;
 use tokio::sync::{mpsc, watch};
 
+use super::run::Signals;
 use super::{PodError, Settings, store_spec};
 use crate::backoff::Backoff;
 use crate::config::Config;
@@ -40,7 +41,16 @@ pub async fn prepare(settings: &Settings, token: &JoinToken) -> Result<InstanceS
         fetch(settings, &data, &identity, &spec, &mut last).await?;
         Ok(spec)
     };
-    let result = tokio::time::timeout(settings.patience, work).await;
+    let mut signals = Signals::new().map_err(|source| PodError::System {
+        what: "listen for signals",
+        source,
+    })?;
+    // As a container's first process it would not even hear a signal that it does not listen for, and a Pod
+    // that is deleted meanwhile would stay for all of its grace.
+    let result = tokio::select! {
+        result = tokio::time::timeout(settings.patience, work) => result,
+        () = signals.next() => return Err(PodError::ToldToEnd),
+    };
     result.unwrap_or_else(|_| {
         Err(PodError::Late {
             after: settings.patience,

@@ -122,3 +122,30 @@ async fn a_package_that_is_not_what_it_should_be_is_final() {
     assert_eq!(output.status.code(), Some(1), "{}", told(&output));
     assert!(pod.termination_log().contains("push the package again"));
 }
+
+#[tokio::test]
+async fn a_pod_that_is_deleted_before_it_is_prepared_ends_at_once() {
+    let mut coordinator = Coordinator::start().await;
+    let pod = Pod::new(&coordinator, "serve");
+    coordinator.stop();
+    let mut command = pod.prepare_command();
+    let err = std::fs::File::create(pod.path("stderr")).unwrap();
+    let mut waiting = command.stdout(Stdio::null()).stderr(err).spawn().unwrap();
+    let log = pod.path("stderr");
+    until_true("a first attempt", || {
+        std::fs::read_to_string(&log)
+            .unwrap()
+            .contains("cannot join")
+    })
+    .await;
+    let process = rustix::process::Pid::from_child(&waiting);
+    rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+    let status = until("its end", || {
+        let ended = waiting.try_wait().unwrap();
+        ended.ok_or_else(|| std::fs::read_to_string(&log).unwrap())
+    })
+    .await;
+    // By itself, not by the signal: the first process of a container hears none that it does not listen for.
+    assert_eq!(status.code(), Some(1));
+    assert!(pod.termination_log().contains("told to end"));
+}
