@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use berth_model::api::JobView;
 use berth_model::id::JobName;
+use berth_model::node::RuntimeKind;
 use berth_model::problem::Problem;
 use berth_model::time::Span;
 
@@ -57,8 +58,12 @@ fn count(n: u32, what: &str) -> String {
 
 /// What is gone with the job.
 fn removed(before: &JobView) -> String {
+    let there = match before.runtime {
+        RuntimeKind::Kubernetes => "; its Kubernetes Job and all its Pods are deleted",
+        RuntimeKind::Process | RuntimeKind::Docker => "",
+    };
     format!(
-        "{} is gone: {} stopped, {} and its logs removed",
+        "{} is gone: {} stopped, {} and its logs removed{there}",
         before.name,
         count(before.running, "task"),
         count(before.done, "output"),
@@ -91,5 +96,8 @@ mod tests {
             removed(&super::super::show::tests::view()),
             "score is gone: 1 task stopped, 1 output and its logs removed"
         );
+        let mut view = super::super::show::tests::view();
+        view.runtime = RuntimeKind::Kubernetes;
+        assert!(removed(&view).ends_with("; its Kubernetes Job and all its Pods are deleted"));
     }
 }
