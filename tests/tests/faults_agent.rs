@@ -34,7 +34,7 @@ async fn killing_an_agent_loses_no_request_no_line_and_restarts_nothing() -> Res
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_disappears_is_lost_after_its_lease_and_replaced() -> Result<()> {
     let options = Options {
-        coordinator: "node_lease = \"2s\"\nheartbeat = \"500ms\"\n".to_owned(),
+        coordinator: "node_lease = \"4s\"\nheartbeat = \"500ms\"\n".to_owned(),
         ..Options::nodes(3)
     };
     let mut cluster = Cluster::start(options, MODULE).await?;
@@ -94,7 +94,7 @@ async fn a_node_that_disappears_is_lost_after_its_lease_and_replaced() -> Result
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_node_without_room_elsewhere_is_said_so() -> Result<()> {
     let options = Options {
-        coordinator: "node_lease = \"2s\"\nheartbeat = \"500ms\"\n".to_owned(),
+        coordinator: "node_lease = \"4s\"\nheartbeat = \"500ms\"\n".to_owned(),
         ..Options::nodes(2)
     };
     let mut cluster = Cluster::start(options, MODULE).await?;

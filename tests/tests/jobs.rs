@@ -347,7 +347,7 @@ fn is_of(pid: u32, jobs: &Jobs) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_nodes_shard_is_done_elsewhere_and_its_late_output_refused() -> Result<()> {
     let options = Options {
-        coordinator: "node_lease = \"2s\"\nheartbeat = \"500ms\"\n".to_owned(),
+        coordinator: "node_lease = \"4s\"\nheartbeat = \"500ms\"\n".to_owned(),
         ..Options::nodes(4)
     };
     let mut jobs = Jobs::start(options).await?;
