@@ -54,6 +54,8 @@ pub fn gather(config: &Config, data: &Path) -> Facts {
         machine_id: line("/etc/machine-id"),
         boot_id: boot_id(),
         conditions: Vec::new(),
+        gpus: Vec::new(),
+        virtualization: None,
     }
 }
 

@@ -89,6 +89,62 @@ pub struct Facts {
     /// What does not work here just now, with what to do about it; empty when all does.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+    /// Its GPUs, or the parts of them that can be given away one by one. `capacity.gpus` counts them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<Gpu>,
+    /// What the machine runs in, in the words of `systemd-detect-virt`, as in `kvm` or `docker`; none on bare metal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub virtualization: Option<String>,
+}
+
+/// A GPU of a node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Gpu {
+    /// What it is told apart by, also across boots: `GPU-…`, or `MIG-…` for a part of one.
+    pub uuid: String,
+    /// Its maker's name for it.
+    pub name: String,
+    /// Its memory in bytes.
+    pub memory_bytes: u64,
+    /// The driver's version.
+    pub driver: String,
+}
+
+/// What changes all the time on a node; told with heartbeats and never stored.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeStatistics {
+    /// Runnable processes on average over the last 1, 5 and 15 minutes.
+    pub load: [f64; 3],
+    /// Seconds since the machine booted.
+    pub uptime_secs: u64,
+    /// Memory in use, of `capacity.memory_bytes`.
+    pub memory_used_bytes: u64,
+    /// Memory that new programs can have without swapping.
+    pub memory_available_bytes: u64,
+    /// Size of the file system of the agent's data.
+    pub disk_total_bytes: u64,
+    /// What is free there for the agent.
+    pub disk_free_bytes: u64,
+    /// Bytes of the unpacked packages that the agent keeps.
+    pub packages_bytes: u64,
+    /// What its GPUs do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<GpuStatistics>,
+}
+
+/// What a GPU does.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GpuStatistics {
+    /// Which.
+    pub uuid: String,
+    /// Its memory in use.
+    pub memory_used_bytes: u64,
+    /// Percentage of the last moment in which it computed; none where it does not tell, as parts of GPUs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub busy_percent: Option<u32>,
 }
 
 /// Something of a node that does not work, while the rest does.
@@ -98,6 +154,15 @@ pub struct Condition {
     pub kind: String,
     /// What is wrong and what to do.
     pub message: String,
+}
+
+impl Condition {
+    /// No room is left where the agent keeps its data: it takes nothing new.
+    pub const DISK_FULL: &str = "disk-full";
+    /// Little room is left there.
+    pub const DISK_LOW: &str = "disk-low";
+    /// A GPU that was there does not answer.
+    pub const GPU: &str = "gpu";
 }
 
 /// What the store keeps of a node.

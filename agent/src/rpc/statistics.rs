@@ -58,6 +58,7 @@ impl Collector {
                 rss_bytes,
                 cpu_millis,
                 instances,
+                ..v1::Statistics::default()
             }
         });
         let statistics = looked.await.unwrap_or_default();

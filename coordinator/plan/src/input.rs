@@ -1,7 +1,9 @@
 //! What a plan is made from.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use berth_model::digest::PackageDigest;
 use berth_model::id::{ClusterName, GatewayName, InstanceId, JobName, NodeName, ServiceName, Slot};
 use berth_model::instance::{Phase, Stage};
 use berth_model::job::JobRecord;
@@ -126,6 +128,10 @@ pub struct NodeSeen {
     pub lost: bool,
     /// Whether its agent is there.
     pub session: Session,
+    /// Packages that are unpacked there, as far as its agent has said in this term.
+    pub packages: Arc<BTreeSet<PackageDigest>>,
+    /// Its disk is full: it can take no package that it does not have.
+    pub disk_full: bool,
 }
 
 /// Whether an agent is there.

@@ -143,6 +143,11 @@ impl Actor {
                 agents::heard(&mut self.world, connection);
                 Ok(())
             }
+            Command::AgentStatistics(connection, statistics) => {
+                self.challenges.heard(connection);
+                agents::statistics(&mut self.world, connection, *statistics);
+                Ok(())
+            }
             Command::AgentAcknowledged(connection, order, refused) => {
                 self.challenges.heard(connection);
                 agents::acknowledged(&mut self.world, connection, order, refused);
@@ -246,6 +251,7 @@ impl Actor {
             | Command::AgentStatus(..)
             | Command::AgentFacts(..)
             | Command::AgentHeard(..)
+            | Command::AgentStatistics(..)
             | Command::AgentAcknowledged(..)
             | Command::AgentClosed(..)
             | Command::GatewayOpened(..)

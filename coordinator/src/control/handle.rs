@@ -1,6 +1,6 @@
 //! How every edge (REST, agents' sessions, gateways) talks to the control actor.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::agent::AgentName;
@@ -9,7 +9,7 @@ use berth_model::api::{
     ClusterView, CreateJob, CreateToken, Deploy, GatewayView, JobView, ModelView, NodeView,
     ServiceView, StatusView, TokenView,
 };
-use berth_model::digest::BlobDigest;
+use berth_model::digest::{BlobDigest, PackageDigest};
 use berth_model::event::Event;
 use berth_model::gateway::GatewayReport;
 use berth_model::id::{
@@ -17,7 +17,7 @@ use berth_model::id::{
 };
 use berth_model::instance::{InstanceSpec, InstanceStatus};
 use berth_model::job::{ShardInput, TaskOutput};
-use berth_model::node::Facts;
+use berth_model::node::{Facts, NodeStatistics};
 use berth_model::problem::Problem;
 use berth_model::route::{Order, Table};
 use berth_model::service::ModelVersion;
@@ -110,6 +110,8 @@ pub enum Command {
     AgentFacts(ConnectionId, Box<Facts>, Reply<()>),
     /// Something was heard of an agent (any message).
     AgentHeard(ConnectionId),
+    /// An agent's heartbeat told what its machine does, or which packages it has.
+    AgentStatistics(ConnectionId, Box<Statistics>),
     /// An agent acknowledged or refused a desired set.
     AgentAcknowledged(ConnectionId, Order, Option<String>),
     /// An agent's session is over.
@@ -181,6 +183,15 @@ pub struct Joined {
     pub agent: AgentName,
     /// What a Pod runs.
     pub instance: Option<InstanceSpec>,
+}
+
+/// What a heartbeat tells; nothing of it is stored.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Statistics {
+    /// What the machine does, if it was looked.
+    pub node: Option<NodeStatistics>,
+    /// The packages it has, if they have changed.
+    pub packages: Option<BTreeSet<PackageDigest>>,
 }
 
 /// An agent that opens its session.

@@ -1,10 +1,13 @@
 //! What is known of agents and gateways right now; never in the store, begun anew at each start.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use berth_model::digest::PackageDigest;
 use berth_model::gateway::GatewayReport;
 use berth_model::id::{GatewayName, InstanceId};
 use berth_model::instance::Intent;
+use berth_model::node::NodeStatistics;
 use berth_model::route::Order;
 use berth_model::time::{Monotonic, Span};
 use berth_plan::Session;
@@ -41,6 +44,10 @@ pub(crate) struct LiveAgent {
     pub(crate) sent: Option<Sent>,
     /// Whether its silence was told as an event.
     pub(crate) told_silent: bool,
+    /// What it last said of its machine.
+    pub(crate) statistics: Option<NodeStatistics>,
+    /// The packages that it has, as it last said.
+    pub(crate) packages: Arc<BTreeSet<PackageDigest>>,
 }
 
 /// A session with an agent.

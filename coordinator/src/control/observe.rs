@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use berth_model::instance::{InstanceRecord, Phase, Stage};
 use berth_model::job::JobRecord;
 use berth_model::manifest::{Manifest, ModuleKind, Preset};
-use berth_model::node::{Facts, RuntimeKind};
+use berth_model::node::{Condition, Facts, RuntimeKind};
 use berth_model::time::Span;
 use berth_plan::{
     ClusterSeen, Desired, GatewaySeen, InstanceSeen, JobWanted, Needs, NodeSeen, Observed,
@@ -91,7 +91,11 @@ fn observed(world: &World) -> Observed {
             .nodes
             .values()
             .map(|node| {
+                let live = world.live.agents.get(&AgentName::Node(node.name.clone()));
+                let conditions = || node.facts.conditions.iter();
                 let seen = NodeSeen {
+                    packages: live.map(|live| live.packages.clone()).unwrap_or_default(),
+                    disk_full: conditions().any(|c| c.kind == Condition::DISK_FULL),
                     exclusive: node.facts.exclusive,
                     capacity: node.facts.capacity,
                     labels: node.all_labels(),

@@ -7,6 +7,7 @@ use berth_model::id::{IdError, InstanceId};
 use berth_model::instance::InstanceStatus;
 use berth_model::problem::Problem;
 use berth_proto::ConvertError;
+use berth_proto::v1;
 use berth_proto::v1::agent_message::Message as FromAgent;
 use berth_proto::v1::coordinator_message::Message;
 use berth_proto::v1::{
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Outbound, Streamed, agent_of, answers, code, peer_has_gone, status};
-use crate::control::{AgentName, AgentOpened, Command, ConnectionId, Handle, ToAgent};
+use crate::control::{AgentName, AgentOpened, Command, ConnectionId, Handle, Statistics, ToAgent};
 use crate::edge::{Counted, Edge};
 use crate::modules::Modules;
 
@@ -30,6 +31,9 @@ const SEND: Duration = Duration::from_secs(10);
 const OUTBOX: usize = 64;
 /// Status reports that may wait for the store.
 const REPORTS: usize = 64;
+
+/// Most packages that are remembered of one node.
+const MOST_PACKAGES: usize = 4096;
 
 /// Begins a session, or answers with a refusal as its only message.
 pub(super) async fn open(
@@ -198,7 +202,14 @@ impl Session {
         reports: &mpsc::Sender<StatusReport>,
     ) -> End {
         let control = &self.edge.control;
-        control.tell(Command::AgentHeard(connection.id)).await;
+        let told = match &message.message {
+            Some(FromAgent::Statistics(statistics)) => told(statistics),
+            _ => None,
+        };
+        let heard = told.map_or(Command::AgentHeard(connection.id), |told| {
+            Command::AgentStatistics(connection.id, Box::new(told))
+        });
+        control.tell(heard).await;
         match message.message {
             Some(FromAgent::Status(report)) => reports.try_send(report).map_err(|_| {
                 Status::resource_exhausted("too many status reports without an answer")
@@ -291,6 +302,14 @@ fn opened(
             .collect::<Result<_, _>>()?,
         outbox,
     })
+}
+
+/// What a heartbeat tells of the machine, if it does.
+fn told(heartbeat: &v1::Statistics) -> Option<Statistics> {
+    let node = heartbeat.node.clone().map(Into::into);
+    let packages = heartbeat.packages.as_ref();
+    let packages = packages.map(|list| list.digests().take(MOST_PACKAGES).collect());
+    (node.is_some() || packages.is_some()).then_some(Statistics { node, packages })
 }
 
 fn changes(report: StatusReport) -> Result<(Vec<InstanceStatus>, Vec<InstanceId>), Status> {

@@ -8,7 +8,7 @@ use crate::digest::{BlobDigest, PackageDigest};
 use crate::event::Level;
 use crate::id::{ClusterName, GatewayName, InstanceId, ModelName, NodeName, ServiceName};
 use crate::instance::{InstanceStatus, Stage};
-use crate::node::{Facts, NodeState, RuntimeKind};
+use crate::node::{Facts, NodeState, NodeStatistics, RuntimeKind};
 use crate::place::Place;
 use crate::resources::Resources;
 use crate::time::Timestamp;
@@ -179,6 +179,9 @@ pub struct NodeView {
     pub instances: Vec<InstanceId>,
     /// When it joined.
     pub joined: Timestamp,
+    /// What its agent last said of load, memory and disk; none if it has said nothing since the coordinator started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<NodeStatistics>,
 }
 
 /// One Kubernetes cluster.

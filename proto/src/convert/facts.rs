@@ -1,4 +1,5 @@
-use berth_model::node::{Condition, Facts};
+use berth_model::digest::PackageDigest;
+use berth_model::node::{Condition, Facts, Gpu, GpuStatistics, NodeStatistics};
 use berth_model::resources::Resources;
 
 use super::{word, word_of};
@@ -49,6 +50,8 @@ impl From<Facts> for v1::Facts {
                     message: condition.message,
                 })
                 .collect(),
+            gpus: facts.gpus.into_iter().map(Into::into).collect(),
+            virtualization: facts.virtualization.unwrap_or_default(),
         }
     }
 }
@@ -81,6 +84,149 @@ impl From<v1::Facts> for Facts {
                     message: condition.message,
                 })
                 .collect(),
+            gpus: facts.gpus.into_iter().map(Into::into).collect(),
+            virtualization: Some(facts.virtualization).filter(|name| !name.is_empty()),
         }
+    }
+}
+
+impl From<Gpu> for v1::Gpu {
+    fn from(gpu: Gpu) -> Self {
+        Self {
+            uuid: gpu.uuid,
+            name: gpu.name,
+            memory_bytes: gpu.memory_bytes,
+            driver: gpu.driver,
+        }
+    }
+}
+
+impl From<v1::Gpu> for Gpu {
+    fn from(gpu: v1::Gpu) -> Self {
+        Self {
+            uuid: gpu.uuid,
+            name: gpu.name,
+            memory_bytes: gpu.memory_bytes,
+            driver: gpu.driver,
+        }
+    }
+}
+
+impl From<NodeStatistics> for v1::NodeStatistics {
+    fn from(node: NodeStatistics) -> Self {
+        let [load_1, load_5, load_15] = node.load;
+        Self {
+            load_1,
+            load_5,
+            load_15,
+            uptime_secs: node.uptime_secs,
+            memory_used_bytes: node.memory_used_bytes,
+            memory_available_bytes: node.memory_available_bytes,
+            disk_total_bytes: node.disk_total_bytes,
+            disk_free_bytes: node.disk_free_bytes,
+            packages_bytes: node.packages_bytes,
+            gpus: node
+                .gpus
+                .into_iter()
+                .map(|gpu| v1::GpuStatistics {
+                    uuid: gpu.uuid,
+                    memory_used_bytes: gpu.memory_used_bytes,
+                    busy_percent: gpu.busy_percent,
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Never fails: a load that is no number counts as none.
+impl From<v1::NodeStatistics> for NodeStatistics {
+    fn from(node: v1::NodeStatistics) -> Self {
+        let finite = |load: f64| if load.is_finite() { load } else { 0.0 };
+        Self {
+            load: [node.load_1, node.load_5, node.load_15].map(finite),
+            uptime_secs: node.uptime_secs,
+            memory_used_bytes: node.memory_used_bytes,
+            memory_available_bytes: node.memory_available_bytes,
+            disk_total_bytes: node.disk_total_bytes,
+            disk_free_bytes: node.disk_free_bytes,
+            packages_bytes: node.packages_bytes,
+            gpus: node
+                .gpus
+                .into_iter()
+                .map(|gpu| GpuStatistics {
+                    uuid: gpu.uuid,
+                    memory_used_bytes: gpu.memory_used_bytes,
+                    busy_percent: gpu.busy_percent,
+                })
+                .collect(),
+        }
+    }
+}
+
+impl FromIterator<PackageDigest> for v1::PackageList {
+    fn from_iter<T: IntoIterator<Item = PackageDigest>>(digests: T) -> Self {
+        let bytes = |digest: PackageDigest| digest.as_bytes().to_vec().into();
+        Self {
+            digests: digests.into_iter().map(bytes).collect(),
+        }
+    }
+}
+
+impl v1::PackageList {
+    /// The digests; what is none is left out.
+    pub fn digests(&self) -> impl Iterator<Item = PackageDigest> {
+        let bytes = self.digests.iter();
+        bytes.filter_map(|bytes| Some(PackageDigest::from_bytes(bytes[..].try_into().ok()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_machine_has_and_does_survives_the_wire() {
+        let facts = Facts {
+            gpus: vec![Gpu {
+                uuid: "GPU-1".into(),
+                name: "NVIDIA H200".into(),
+                memory_bytes: 1 << 37,
+                driver: "570.1".into(),
+            }],
+            virtualization: Some("kvm".into()),
+            ..Facts::default()
+        };
+        assert_eq!(Facts::from(v1::Facts::from(facts.clone())), facts);
+        let bare = Facts::default();
+        assert_eq!(Facts::from(v1::Facts::from(bare.clone())), bare);
+        let statistics = NodeStatistics {
+            load: [0.5, 1.0, 1.5],
+            uptime_secs: 1,
+            memory_used_bytes: 2,
+            memory_available_bytes: 3,
+            disk_total_bytes: 4,
+            disk_free_bytes: 5,
+            packages_bytes: 6,
+            gpus: vec![GpuStatistics {
+                uuid: "GPU-1".into(),
+                memory_used_bytes: 7,
+                busy_percent: Some(0),
+            }],
+        };
+        let wire = v1::NodeStatistics::from(statistics.clone());
+        assert_eq!(NodeStatistics::from(wire.clone()), statistics);
+        let odd = v1::NodeStatistics {
+            load_1: f64::NAN,
+            ..wire
+        };
+        assert_eq!(NodeStatistics::from(odd).load, [0.0, 1.0, 1.5]);
+    }
+
+    #[test]
+    fn a_list_of_packages_leaves_out_what_is_no_digest() {
+        let digests = [1, 2].map(|n| PackageDigest::from_bytes([n; 32]));
+        let mut list: v1::PackageList = digests.into_iter().collect();
+        list.digests.insert(1, vec![9; 31].into());
+        assert_eq!(list.digests().collect::<Vec<_>>(), digests);
     }
 }

@@ -8,7 +8,9 @@ use berth_model::api::{
 use berth_model::event::{Event, Level};
 use berth_model::instance::{InstanceStatus, Phase, Reason, Stage};
 use berth_model::job::{TaskFailure, TaskOutput};
-use berth_model::node::{Condition, Facts, NodeState, RuntimeKind};
+use berth_model::node::{
+    Condition, Facts, Gpu, GpuStatistics, NodeState, NodeStatistics, RuntimeKind,
+};
 use berth_model::problem::Problem;
 use berth_model::record::{LogLine, Stream};
 use berth_model::resources::Resources;
@@ -242,11 +244,20 @@ fn answers_about_the_fleet_are_as_described() {
             facts: Facts {
                 runtimes: vec![RuntimeKind::Process],
                 conditions: vec![Condition::default()],
+                gpus: vec![Gpu::default()],
+                virtualization: Some("kvm".to_owned()),
                 ..Facts::default()
             },
             labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
             instances: vec!["web.1.0.1".parse().unwrap()],
             joined: Timestamp(1),
+            statistics: Some(NodeStatistics {
+                gpus: vec![GpuStatistics {
+                    busy_percent: Some(1),
+                    ..GpuStatistics::default()
+                }],
+                ..NodeStatistics::default()
+            }),
         },
     );
     described(

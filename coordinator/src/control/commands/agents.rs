@@ -13,7 +13,7 @@ use crate::control::agent::AgentName;
 use crate::control::events::Happened;
 use crate::control::live::AgentSession;
 use crate::control::world::World;
-use crate::control::{AgentOpened, ConnectionId};
+use crate::control::{AgentOpened, ConnectionId, Statistics};
 
 /// Code of the refusal of nodes that were removed.
 pub(crate) const REMOVED: &str = "removed";
@@ -209,6 +209,22 @@ pub(crate) fn heard(world: &mut World, connection: ConnectionId) -> Option<Agent
         live.last_heard = Some(now);
     }
     Some(agent)
+}
+
+/// Takes what a heartbeat tells of the machine. It stays in memory.
+pub(crate) fn statistics(world: &mut World, connection: ConnectionId, said: Statistics) {
+    let Some(agent) = heard(world, connection) else {
+        return;
+    };
+    let Some(live) = world.live.agents.get_mut(&agent) else {
+        return;
+    };
+    if said.node.is_some() {
+        live.statistics = said.node;
+    }
+    if let Some(packages) = said.packages {
+        live.packages = packages.into();
+    }
 }
 
 /// Takes an agent's word on a desired set.

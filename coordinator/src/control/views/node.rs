@@ -7,6 +7,7 @@ use berth_model::id::NodeName;
 use berth_model::node::{NodeRecord, NodeState};
 use berth_model::problem::Problem;
 
+use crate::control::agent::AgentName;
 use crate::control::world::World;
 
 /// All nodes by name.
@@ -29,6 +30,8 @@ pub(crate) fn one(world: &World, name: &NodeName) -> Result<NodeView, Problem> {
 
 fn view(world: &World, record: &NodeRecord) -> NodeView {
     let instances = world.records.instances.values();
+    let agent = AgentName::Node(record.name.clone());
+    let live = world.live.agents.get(&agent);
     NodeView {
         name: record.name.clone(),
         state: world.node_state(&record.name),
@@ -40,6 +43,7 @@ fn view(world: &World, record: &NodeRecord) -> NodeView {
             .map(|i| i.id.clone())
             .collect(),
         joined: record.joined,
+        statistics: live.and_then(|live| live.statistics.clone()),
     }
 }
 
