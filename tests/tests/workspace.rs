@@ -11,9 +11,10 @@ fn root() -> PathBuf {
 }
 
 /// Crate → the crates of Berth that it may use. Whoever adds an edge here argues for it.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 18] = [
     ("berth-model", &[]),
     ("berth-logfile", &[]),
+    ("berth-handover", &[]),
     ("berth-package", &["berth-model"]),
     ("berth-proto", &["berth-model"]),
     ("berth-kubernetes", &["berth-model"]),
@@ -39,6 +40,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
         "berth-coordinator",
         &[
             "berth-gateway",
+            "berth-handover",
             "berth-kubernetes",
             "berth-logfile",
             "berth-logs",
