@@ -136,6 +136,24 @@ name!(
     "gateway"
 );
 
+name!(
+    /// A pool's name.
+    PoolName,
+    "pool"
+);
+name!(
+    /// What a set of fleet files calls itself: what it declares is its own.
+    FleetName,
+    "fleet"
+);
+
+/// Files that do not say.
+impl Default for FleetName {
+    fn default() -> Self {
+        Self("default".to_owned())
+    }
+}
+
 /// A job's tasks are instances whose service is the job's name.
 impl From<&JobName> for ServiceName {
     fn from(name: &JobName) -> Self {

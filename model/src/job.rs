@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{BlobDigest, PackageDigest};
-use crate::id::{ClusterName, InstanceId, JobName, ModelName};
+use crate::id::{ClusterName, FleetName, InstanceId, JobName, ModelName};
 use crate::node::RuntimeKind;
 use crate::time::{Span, Timestamp};
 
@@ -108,6 +108,12 @@ pub struct JobRecord {
     /// Why there are fewer shards than asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// Shards that were asked for; none if as many were made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted_shards: Option<u32>,
+    /// The fleet files that declare it; none if it was made by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetName>,
     /// Tasks at a time.
     pub parallelism: u32,
     /// Failed attempts, of all tasks together, that are made up for; one more fails the job.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::NodeName;
+use crate::id::{FleetName, NodeName};
 use crate::resources::Resources;
 use crate::time::Timestamp;
 
@@ -177,6 +177,9 @@ pub struct NodeRecord {
     /// Labels from the join token and from the admin; they win over the facts' labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Which of `labels` fleet files declare, by key: the fleet's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub declared: BTreeMap<String, FleetName>,
     /// Takes no new instances.
     #[serde(default)]
     pub cordoned: bool,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{BlobDigest, PackageDigest};
-use crate::id::{ModelName, ServiceName};
+use crate::id::{FleetName, ModelName, ServiceName};
 use crate::manifest::Manifest;
 use crate::node::RuntimeKind;
 use crate::time::Timestamp;
@@ -49,6 +49,9 @@ pub struct ServiceRecord {
     /// Instances that may be missing at a time during a change without spare places.
     #[serde(default = "one")]
     pub max_unavailable: u32,
+    /// The fleet files that declare it; none if it was made by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetName>,
     /// When it was created.
     pub created: Timestamp,
     /// When it was last changed by a user.

@@ -1,5 +1,6 @@
 //! The command line. What is said here is validated and does no I/O; the commands do the rest.
 
+mod fleet;
 mod job;
 
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use berth_model::node::RuntimeKind;
 use berth_model::time::Span;
 use clap::{Parser, Subcommand, ValueEnum};
 
+pub(crate) use self::fleet::Pool;
 pub(crate) use self::job::{Job, JobRun};
 use crate::output::Format;
 
@@ -47,6 +49,9 @@ pub(crate) enum Command {
     /// The machines
     #[command(subcommand)]
     Node(Node),
+    /// Named sets of nodes
+    #[command(subcommand)]
+    Pool(Pool),
     /// The Kubernetes clusters
     #[command(subcommand)]
     Cluster(Cluster),

@@ -88,6 +88,7 @@ impl Fleet {
                 replicas,
                 deleting: false,
                 max_unavailable: 1,
+                fleet: None,
                 created: Timestamp(0),
                 updated: Timestamp(0),
             });

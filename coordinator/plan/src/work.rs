@@ -37,6 +37,8 @@ fn job(name: &str, shards: usize, parallelism: u32, retries: u32) -> JobRecord {
         env: BTreeMap::new(),
         shards: vec![ShardInput::default(); shards],
         note: None,
+        wanted_shards: None,
+        fleet: None,
         parallelism,
         retries,
         deadline: None,

@@ -1,6 +1,8 @@
 //! The table of endpoints: the router and the OpenAPI document are both made from it, so that
 //! neither can have one that the other lacks.
 
+mod declared;
+
 use std::sync::Arc;
 
 use axum::extract::Request;
@@ -111,6 +113,7 @@ pub(super) fn all() -> Vec<Endpoint> {
     all.extend(packages());
     all.extend(workloads());
     all.extend(batch());
+    all.extend(declared::all());
     all.extend(fleet());
     all
 }

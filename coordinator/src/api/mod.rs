@@ -11,6 +11,7 @@ mod jobs;
 mod logs;
 mod models;
 mod openapi;
+mod pools;
 mod services;
 mod stream;
 mod things;

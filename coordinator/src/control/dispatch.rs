@@ -1,5 +1,7 @@
 //! From a command to what it changes and how it is answered.
 
+mod declared;
+
 use berth_model::problem::Problem;
 
 use super::actor::Actor;
@@ -78,7 +80,7 @@ impl Actor {
                 self.stale |= clusters::reach(&mut self.world, &name, reach);
                 self.seal()
             }
-            other => self.dispatch_job(other),
+            other => self.dispatch_declared(other),
         }
     }
 
@@ -234,7 +236,11 @@ impl Actor {
                 self.read(reply, move |w| models::blob_bytes(w, &blob));
             }
             // Taken care of before; named, so that the compiler finds a command that nobody takes.
-            Command::RegisterModel(..)
+            Command::PutPool(..)
+            | Command::DeletePool(..)
+            | Command::Pools(..)
+            | Command::Pool(..)
+            | Command::RegisterModel(..)
             | Command::Deploy(..)
             | Command::Scale(..)
             | Command::Delete(..)

@@ -3,7 +3,7 @@
 mod of_job;
 
 use berth_model::event::{Event, Level};
-use berth_model::id::{ClusterName, GatewayName, InstanceId, NodeName, ServiceName};
+use berth_model::id::{ClusterName, GatewayName, InstanceId, NodeName, PoolName, ServiceName};
 use berth_model::instance::InstanceStatus;
 use berth_model::place::Place;
 use berth_model::service::Revision;
@@ -22,6 +22,8 @@ pub(crate) enum Happened<'a> {
     ServiceScaled(&'a ServiceName, u32, u32),
     ServiceDeleted(&'a ServiceName),
     ServiceGone(&'a ServiceName),
+    PoolChanged(&'a PoolName, String),
+    PoolDeleted(&'a PoolName),
     RevisionScaled(&'a ServiceName, u32, u32),
     RevisionDropped(&'a ServiceName, u32),
     InstanceCreated(&'a InstanceId, &'a Place),
@@ -78,6 +80,8 @@ impl Happened<'_> {
             H::ServiceScaled(..) => (Level::Info, "service-scaled"),
             H::ServiceDeleted(..) => (Level::Info, "service-deleted"),
             H::ServiceGone(..) => (Level::Info, "service-gone"),
+            H::PoolChanged(..) => (Level::Info, "pool-changed"),
+            H::PoolDeleted(..) => (Level::Info, "pool-deleted"),
             H::RevisionScaled(..) => (Level::Info, "revision-scaled"),
             H::RevisionDropped(..) => (Level::Info, "revision-dropped"),
             H::InstanceCreated(..) => (Level::Info, "instance-created"),
@@ -140,6 +144,7 @@ impl Happened<'_> {
             | H::NodeReturned(n)
             | H::NodeRemoved(n) => format!("node/{n}"),
             H::NodeKeyInUse(agent, _) | H::NodeRefused(agent, _) => format!("node/{agent}"),
+            H::PoolChanged(p, _) | H::PoolDeleted(p) => format!("pool/{p}"),
             H::ClusterReached(c) | H::ClusterAway(c, _) => format!("cluster/{c}"),
             H::GatewayConnected(g, _) | H::GatewayLost(g) => format!("gateway/{g}"),
             H::Job(job) => job.subject(),
@@ -157,7 +162,9 @@ impl Happened<'_> {
             | H::ServiceGone(..)
             | H::RevisionScaled(..)
             | H::RevisionDropped(..) => self.of_service(),
-            H::ClusterReached(..)
+            H::PoolChanged(..)
+            | H::PoolDeleted(..)
+            | H::ClusterReached(..)
             | H::ClusterAway(..)
             | H::NodeJoined(..)
             | H::NodeConnected(..)
@@ -231,6 +238,10 @@ impl Happened<'_> {
 
     fn of_fleet(&self) -> String {
         match self {
+            H::PoolChanged(p, labels) => {
+                format!("pool {p} is what has {labels}; what runs stays where it is")
+            }
+            H::PoolDeleted(p) => format!("pool {p} is gone"),
             H::ClusterReached(c) => format!("cluster {c} can be used"),
             H::ClusterAway(c, why) => {
                 format!("cluster {c} cannot be used, and what runs there is left as it is: {why}")

@@ -7,13 +7,13 @@ use super::agent::AgentName;
 use super::clusters::{Orders, Reach, WorkReport};
 use berth_model::api::{
     ClusterView, CreateJob, CreateToken, Deploy, GatewayView, JobView, ModelView, NodeView,
-    ServiceView, StatusView, TokenView,
+    PoolView, PutPool, ServiceView, StatusView, TokenView,
 };
 use berth_model::digest::{BlobDigest, PackageDigest};
 use berth_model::event::Event;
 use berth_model::gateway::GatewayReport;
 use berth_model::id::{
-    ClusterName, GatewayName, InstanceId, JobName, ModelName, NodeName, ServiceName,
+    ClusterName, GatewayName, InstanceId, JobName, ModelName, NodeName, PoolName, ServiceName,
 };
 use berth_model::instance::{InstanceSpec, InstanceStatus};
 use berth_model::job::{ShardInput, TaskOutput};
@@ -40,6 +40,14 @@ pub enum Command {
     Scale(ServiceName, u32, Reply<ServiceView>),
     /// Delete a service.
     Delete(ServiceName, Reply<ServiceView>),
+    /// Make a pool, or change what it chooses by.
+    PutPool(PoolName, PutPool, Reply<PoolView>),
+    /// Take a pool away. Conflict while something is placed in it.
+    DeletePool(PoolName, Reply<PoolView>),
+    /// All pools.
+    Pools(Reply<Vec<PoolView>>),
+    /// One pool.
+    Pool(PoolName, Reply<PoolView>),
     /// Create a job; its input is cut already.
     CreateJob(Box<NewJob>, Reply<JobView>),
     /// Delete a job: its tasks stop, then what it left goes, then the job.

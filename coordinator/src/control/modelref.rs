@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use berth_model::digest::PackageDigest;
 use berth_model::id::ModelName;
 use berth_model::manifest::suggest::did_you_mean;
 use berth_model::problem::Problem;
@@ -20,19 +21,40 @@ pub(crate) fn versions<'a>(
         .map(|(_, version)| version)
 }
 
-/// The version that `text` means; without a version the newest push. Errors: 422 for what is not a
-/// reference, 404 for what is not there, with what there is.
-pub(crate) fn resolve<'a>(models: &'a Models, text: &str) -> Result<&'a ModelVersion, Problem> {
+/// A version that somebody has at hand and registers before it is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) version: semver::Version,
+    pub(crate) digest: PackageDigest,
+}
+
+/// Versions that are not registered yet, at most one of a model.
+pub(crate) type Coming = BTreeMap<ModelName, Known>;
+
+/// The version that a reference means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Resolved {
+    pub(crate) name: ModelName,
+    pub(crate) serial: u64,
+    pub(crate) version: semver::Version,
+    pub(crate) digest: PackageDigest,
+}
+
+/// The version that `text` means; without a version the newest push, for which those that are `coming`
+/// count. Errors: 422 for what is not a reference, 404 for what is not there, with what there is.
+pub(crate) fn resolve(models: &Models, coming: &Coming, text: &str) -> Result<Resolved, Problem> {
     let split = text.find(['@', '#']).unwrap_or(text.len());
     let (name, rest) = text.split_at(split);
     let name = ModelName::new(name).map_err(|e| Problem::invalid(e.to_string()))?;
-    let newest = versions(models, &name)
-        .next_back()
-        .ok_or_else(|| unknown_model(models, &name))?;
+    let all = candidates(models, coming, &name);
+    let newest = all.last().ok_or_else(|| {
+        let names = models.keys().map(|(name, _)| name).chain(coming.keys());
+        no_model(names, &name)
+    })?;
     let wanted = rest.strip_prefix('@').unwrap_or(rest);
     if wanted.is_empty() {
         return if rest.is_empty() {
-            Ok(newest)
+            Ok(newest.clone())
         } else {
             Err(Problem::invalid(format!(
                 "{text:?} lacks a version after '@': write NAME@1.2.0 or NAME@#3, or the name alone for \
@@ -46,24 +68,50 @@ pub(crate) fn resolve<'a>(models: &'a Models, text: &str) -> Result<&'a ModelVer
                 "{wanted:?} is not a serial: write a number, as in {name}@#3"
             ))
         })?;
-        versions(models, &name).find(|v| v.serial == serial)
+        all.iter().find(|v| v.serial == serial)
     } else {
         // What is not a semantic version would be an alias.
         semver::Version::parse(wanted)
             .ok()
-            .and_then(|version| versions(models, &name).find(|v| v.version == version))
+            .and_then(|version| all.iter().find(|v| v.version == version))
     };
-    found.ok_or_else(|| {
+    found.cloned().ok_or_else(|| {
         Problem::not_found(format!(
             "model {name} has no version or alias {wanted:?}; it has {}",
-            known(models, &name)
+            known(&all)
         ))
     })
 }
 
+/// All versions of a model, oldest push first.
+fn candidates(models: &Models, coming: &Coming, name: &ModelName) -> Vec<Resolved> {
+    let mut all: Vec<Resolved> = versions(models, name)
+        .map(|v| Resolved {
+            name: v.name.clone(),
+            serial: v.serial,
+            version: v.version.clone(),
+            digest: v.digest,
+        })
+        .collect();
+    let more = coming.get(name);
+    if let Some(more) = more.filter(|m| all.iter().all(|v| v.version != m.version)) {
+        all.push(Resolved {
+            name: name.clone(),
+            serial: all.last().map_or(0, |v| v.serial) + 1,
+            version: more.version.clone(),
+            digest: more.digest,
+        });
+    }
+    all
+}
+
 /// 404 for a model, with what there is.
 pub(crate) fn unknown_model(models: &Models, name: &ModelName) -> Problem {
-    let names: BTreeSet<&str> = models.keys().map(|(name, _)| name.as_str()).collect();
+    no_model(models.keys().map(|(name, _)| name), name)
+}
+
+fn no_model<'a>(all: impl Iterator<Item = &'a ModelName>, name: &ModelName) -> Problem {
+    let names: BTreeSet<&str> = all.map(ModelName::as_str).collect();
     let names: Vec<&str> = names.into_iter().collect();
     let there = match names.len() {
         0 => "; nothing has been pushed yet: `berth model push DIR`".to_owned(),
@@ -77,8 +125,9 @@ pub(crate) fn unknown_model(models: &Models, name: &ModelName) -> Problem {
     Problem::not_found(format!("there is no model {name}{there}"))
 }
 
-fn known(models: &Models, name: &ModelName) -> String {
-    let all: Vec<String> = versions(models, name)
+fn known(all: &[Resolved]) -> String {
+    let all: Vec<String> = all
+        .iter()
         .rev()
         .map(|v| format!("{} (#{})", v.version, v.serial))
         .collect();
@@ -115,14 +164,34 @@ mod tests {
             ("dga#1", 1),
             ("dgb", 1),
         ] {
-            assert_eq!(resolve(&models, text).unwrap().serial, serial, "{text}");
+            assert_eq!(
+                resolve(&models, &Coming::new(), text).unwrap().serial,
+                serial,
+                "{text}"
+            );
         }
+    }
+
+    #[test]
+    fn a_version_that_is_coming_is_the_newest_unless_it_is_there_already() {
+        let models = models();
+        let coming = |version: &str| {
+            let known = Known {
+                version: version.parse().unwrap(),
+                digest: model_version("dga", version, 1).digest,
+            };
+            Coming::from([("dga".parse().unwrap(), known)])
+        };
+        let found = resolve(&models, &coming("2.0.0"), "dga").unwrap();
+        assert_eq!((found.version.major, found.serial), (2, 4));
+        let found = resolve(&models, &coming("1.2.0"), "dga").unwrap();
+        assert_eq!(found.serial, 3);
     }
 
     #[test]
     fn what_is_not_there_is_told_with_what_is() {
         let models = models();
-        let miss = |text: &str| resolve(&models, text).unwrap_err();
+        let miss = |text: &str| resolve(&models, &Coming::new(), text).unwrap_err();
         let problem = miss("dga@champion");
         assert_eq!(problem.status, 404);
         assert_eq!(
@@ -136,7 +205,7 @@ mod tests {
             assert_eq!(miss(bad).status, 422, "{bad}");
         }
         assert!(
-            resolve(&Models::new(), "x")
+            resolve(&Models::new(), &Coming::new(), "x")
                 .unwrap_err()
                 .detail
                 .contains("model push")

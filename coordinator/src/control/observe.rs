@@ -13,7 +13,7 @@ use berth_plan::{
 
 use super::agent::AgentName;
 use super::clusters::Cluster;
-use super::commands::tasks;
+use super::commands::{pools, tasks};
 use super::live::LiveAgent;
 use super::world::World;
 
@@ -35,7 +35,7 @@ fn desired(world: &World) -> Desired {
             let needs = Needs {
                 resources: manifest.map(|m| m.resources).unwrap_or_default(),
                 runtime: revision.runtime,
-                labels: revision.node_labels.clone(),
+                labels: pools::selector(world, &revision.node_labels),
                 module: manifest.and_then(module),
             };
             ((service.name.clone(), revision.number), needs)
@@ -61,7 +61,7 @@ fn task_needs(world: &World, job: &JobRecord) -> Needs {
     Needs {
         resources: manifest.map(|m| m.resources).unwrap_or_default(),
         runtime: job.runtime,
-        labels: job.node_labels.clone(),
+        labels: pools::selector(world, &job.node_labels),
         module: manifest.and_then(module),
     }
 }

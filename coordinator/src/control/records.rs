@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use berth_model::event::Event;
 use berth_model::gateway::GatewayRecord;
-use berth_model::id::{GatewayName, InstanceId, JobName, ModelName, NodeName, ServiceName, Slot};
+use berth_model::id::{
+    GatewayName, InstanceId, JobName, ModelName, NodeName, PoolName, ServiceName, Slot,
+};
 use berth_model::instance::InstanceRecord;
 use berth_model::job::JobRecord;
 use berth_model::node::NodeRecord;
+use berth_model::pool::PoolRecord;
 use berth_model::service::{ModelVersion, ServiceRecord};
 use berth_model::token::TokenRecord;
 use berth_store::{Op, Store};
@@ -26,6 +29,7 @@ pub(crate) const TERM: &str = "/meta/term";
 pub(crate) const PROBE: &str = "/meta/probe";
 
 const MODELS: &str = "/models/";
+const POOLS: &str = "/pools/";
 const SERVICES: &str = "/services/";
 const INSTANCES: &str = "/instances/";
 const JOBS: &str = "/jobs/";
@@ -44,6 +48,7 @@ const META: &str = "/meta/";
 pub(crate) struct Records {
     /// By name and serial.
     pub(crate) models: Tracked<(ModelName, u64), ModelVersion>,
+    pub(crate) pools: Tracked<PoolName, PoolRecord>,
     pub(crate) services: Tracked<ServiceName, ServiceRecord>,
     pub(crate) instances: Tracked<InstanceId, InstanceRecord>,
     pub(crate) jobs: Tracked<JobName, JobRecord>,
@@ -83,6 +88,7 @@ impl Records {
         }
         Self {
             models: none(),
+            pools: none(),
             services: none(),
             instances: none(),
             jobs: none(),
@@ -105,6 +111,7 @@ impl Records {
                 Some((m.name.clone(), m.serial))
             })
             .await?,
+            pools: load(store, POOLS, |p: &PoolRecord, _| Some(p.name.clone())).await?,
             services: load(store, SERVICES, |s: &ServiceRecord, _| Some(s.name.clone())).await?,
             instances: load(store, INSTANCES, |i: &InstanceRecord, _| Some(i.id.clone())).await?,
             jobs: load(store, JOBS, |j: &JobRecord, _| Some(j.name.clone())).await?,
@@ -164,9 +171,17 @@ impl Records {
             format!("{SEQ_ATTEMPTS}{}", slot_text(k))
         })?;
         collect(&mut out, &mut self.models, model_key)?;
+        // What services and jobs are placed by comes before them, and goes after them.
+        collect(&mut out, &mut self.nodes, |k| format!("{NODES}{k}"))?;
+        let mut pools = Vec::new();
+        collect(&mut pools, &mut self.pools, |k| format!("{POOLS}{k}"))?;
+        let (gone, pools): (Vec<Op>, Vec<Op>) = pools
+            .into_iter()
+            .partition(|op| matches!(op, Op::Delete(_)));
+        out.extend(pools);
         collect(&mut out, &mut self.services, |k| format!("{SERVICES}{k}"))?;
         collect(&mut out, &mut self.jobs, |k| format!("{JOBS}{k}"))?;
-        collect(&mut out, &mut self.nodes, |k| format!("{NODES}{k}"))?;
+        out.extend(gone);
         collect(&mut out, &mut self.tokens, |k| format!("{TOKENS}{k}"))?;
         collect(&mut out, &mut self.gateways, |k| format!("{GATEWAYS}{k}"))?;
         collect(&mut out, &mut self.instances, |k| format!("{INSTANCES}{k}"))?;

@@ -258,6 +258,7 @@ pub(crate) fn node_record(name: &str, exclusive: bool) -> NodeRecord {
         key_hash: format!("key-of-{name}"),
         facts: facts(exclusive),
         labels: BTreeMap::new(),
+        declared: BTreeMap::new(),
         cordoned: false,
         lost: false,
         joined: Timestamp(0),

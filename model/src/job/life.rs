@@ -143,6 +143,8 @@ mod tests {
             env: Default::default(),
             shards: vec![ShardInput::default(); shards],
             note: None,
+            wanted_shards: None,
+            fleet: None,
             parallelism: 1,
             retries,
             deadline: Some(Span::secs(10)),

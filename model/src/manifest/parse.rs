@@ -2,9 +2,8 @@
 
 use toml::de::DeTable;
 
-use super::error::{ManifestErrors, Sink};
-use super::section::Section;
 use super::{Manifest, sections, serving, tfserving};
+use crate::read::{FileErrors, Section, Sink};
 
 /// The manifest's name in a package.
 pub const FILE_NAME: &str = "berth.toml";
@@ -26,7 +25,7 @@ const ROOT: [&str; 11] = [
 ];
 
 /// Reads a manifest. `file_name` is only shown in errors. Errors: every mistake at once.
-pub fn parse(text: &str, file_name: &str) -> Result<Manifest, ManifestErrors> {
+pub fn parse(text: &str, file_name: &str) -> Result<Manifest, FileErrors> {
     let sink = Sink::default();
     if text.len() > MAX_BYTES {
         sink.report(0, format!("the manifest is longer than {MAX_BYTES} bytes"));

@@ -1,6 +1,6 @@
 //! What the texts in a manifest may look like.
 
-use super::suggest::did_you_mean;
+use crate::read::suggest::did_you_mean;
 
 /// Variables that Berth sets for a module, which its command may name as `${NAME}`.
 pub const MODULE_VARIABLES: [&str; 8] = [
@@ -84,7 +84,7 @@ pub(super) fn env_name(name: &str) -> Checked<()> {
 }
 
 /// A label's key.
-pub(super) fn label_key(key: &str) -> Checked<()> {
+pub(crate) fn label_key(key: &str) -> Checked<()> {
     let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = key.as_bytes();
     let inner = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/');
@@ -99,7 +99,7 @@ pub(super) fn label_key(key: &str) -> Checked<()> {
 }
 
 /// A label's value, or another text of one line.
-pub(super) fn one_line(text: String) -> Checked<String> {
+pub(crate) fn one_line(text: String) -> Checked<String> {
     if text.chars().any(char::is_control) {
         Err(format!("{text:?} holds a control character"))
     } else if text.len() > 1024 {

@@ -4,11 +4,11 @@ use crate::id::ModelName;
 use crate::resources::Resources;
 use crate::time::{Bytes, Span};
 
-use super::convert::{
+use super::{Golden, Limits, Model, ModelFormat, ModuleKind, Package, rules};
+use crate::read::convert::{
     body, boolean, checked, json, list, map, number, parsed, string, whole, word,
 };
-use super::section::{Field, Section};
-use super::{Golden, Limits, Model, ModelFormat, ModuleKind, Package, rules};
+use crate::read::{Field, Section};
 
 /// `[package]`.
 pub(super) fn package(root: &Section<'_, '_>) -> Option<Package> {

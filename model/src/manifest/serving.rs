@@ -1,12 +1,12 @@
 //! The sections about what is started and how its health is known.
 
-use super::convert::{checked, just_true, list, map, parsed, string, whole, word};
 use super::rules::{self, JOB_VARIABLES, TRANSFORM_VARIABLES};
-use super::section::{Field, Section};
 use super::sections::positive;
 use super::{
     Health, HealthCheck, Job, Module, ModuleKind, Preset, Protocol, Transform, default_stop_grace,
 };
+use crate::read::convert::{checked, just_true, list, map, parsed, string, whole, word};
+use crate::read::{Field, Section};
 
 /// `[module]`.
 pub(super) fn module(root: &Section<'_, '_>) -> Option<Module> {

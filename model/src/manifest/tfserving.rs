@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::Value as Json;
 use toml::de::{DeInteger, DeValue};
 
-use super::convert::{boolean, list, string, strings};
-use super::section::{Field, Section};
-use super::suggest::did_you_mean;
 use super::{ModuleKind, TfServing};
+use crate::read::convert::{boolean, list, string, strings};
+use crate::read::suggest::did_you_mean;
+use crate::read::{Field, Section};
 
 /// Flags of TensorFlow Serving that Berth sets itself, and those that would undo what it sets.
 const OWN_FLAGS: [&str; 15] = [

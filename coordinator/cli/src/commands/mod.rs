@@ -10,6 +10,7 @@ mod logs;
 mod model;
 mod node;
 mod package;
+mod pool;
 mod predict;
 mod service;
 mod status;
@@ -35,6 +36,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         Command::Job(job) => return job::run(&Client::from_context()?, job).await,
         Command::Logs(logs) => logs::run(&Client::from_context()?, logs).await?,
         Command::Node(node) => node::run(&Client::from_context()?, node).await?,
+        Command::Pool(pool) => pool::run(&Client::from_context()?, pool).await?,
         Command::Cluster(cluster) => {
             cluster::run(&Client::from_context()?, cluster).await?;
         }

@@ -19,6 +19,8 @@ use serde::Serialize;
 
 use super::*;
 
+mod declared;
+
 /// Checks a value against the part of JSON Schema that the document uses.
 fn check(schemas: &Value, schema: &Value, value: &Value, at: &str) {
     if let Some(target) = schema["$ref"].as_str() {

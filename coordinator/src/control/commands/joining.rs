@@ -105,6 +105,7 @@ pub(crate) fn join(world: &mut World, join: &Join) -> Result<NodeName, Problem> 
         key_hash: join.key_hash.clone(),
         facts: join.facts.clone(),
         labels: token.labels.clone(),
+        declared: Default::default(),
         cordoned: false,
         lost: false,
         joined: world.wall,

@@ -7,6 +7,7 @@ pub(crate) mod jobs;
 pub(crate) mod joining;
 pub(crate) mod models;
 pub(crate) mod nodes;
+pub(crate) mod pools;
 pub(crate) mod services;
 pub(crate) mod statuses;
 pub(crate) mod tasks;

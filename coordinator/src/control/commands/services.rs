@@ -2,34 +2,64 @@
 
 use std::collections::BTreeMap;
 
-use berth_model::api::Deploy;
+use berth_model::api::{Deploy, rules};
 use berth_model::id::ServiceName;
 use berth_model::node::RuntimeKind;
+use berth_model::pool::POOL_LABEL;
 use berth_model::problem::Problem;
-use berth_model::service::{ModelVersion, Revision, ServiceRecord};
+use berth_model::service::{Revision, ServiceRecord};
 
 use crate::control::events::Happened;
-use crate::control::modelref;
+use crate::control::modelref::{self, Coming, Resolved};
 use crate::control::observe::broken;
 use crate::control::world::World;
 
-/// Most instances of one service.
-const MAX_REPLICAS: u32 = 1_000;
-/// Most bytes of environment variables: they go into every desired set of the service's nodes.
-const MAX_ENV_BYTES: usize = 32 * 1024;
 /// Most revisions of one service at a time: they are one record, and a record has to fit into a
 /// transaction. Only rollouts started faster than they end get there.
 const MAX_REVISIONS: usize = 16;
 
+/// A deploy that was checked against everything: what is left cannot fail.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// The service with its new number of instances, without the new revision.
+    pub(crate) service: ServiceRecord,
+    /// What it shall run; it gets a number only if it is new.
+    pub(crate) wanted: Revision,
+    /// What has to be done.
+    pub(crate) change: Change,
+}
+
+/// What a deploy comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// The specification and the number of instances are those that it has.
+    Nothing,
+    /// Another number of instances than this.
+    Scale(u32),
+    /// Another specification, so a new revision.
+    Revise,
+}
+
 /// Creates a service or gives it a new revision; the same specification again makes none.
 pub(crate) fn deploy(world: &mut World, deploy: &Deploy) -> Result<ServiceName, Problem> {
-    let model = modelref::resolve(&world.records.models, &deploy.model)?.clone();
+    let prepared = prepare(world, deploy, &Coming::default())?;
+    Ok(carry_out(world, prepared))
+}
+
+/// Checks a deploy, which changes nothing. Versions that are `coming` count as registered.
+pub(crate) fn prepare(
+    world: &World,
+    deploy: &Deploy,
+    coming: &Coming,
+) -> Result<Prepared, Problem> {
+    let model = modelref::resolve(&world.records.models, coming, &deploy.model)?;
     let name = match &deploy.service {
         Some(name) => name.clone(),
         None => ServiceName::new(model.name.as_str())
             .map_err(|e| Problem::invalid(format!("{e}; name the service with --service")))?,
     };
-    check(world, deploy)?;
+    deploy.check().map_err(Problem::invalid)?;
+    check_runtime(world, deploy.runtime.unwrap_or_default())?;
     if world.records.jobs.contains_key(name.as_str()) {
         return Err(Problem::conflict(format!(
             "{name} is the name of a job, which a service cannot have: choose another with --service, or \
@@ -47,74 +77,47 @@ pub(crate) fn deploy(world: &mut World, deploy: &Deploy) -> Result<ServiceName, 
         replicas: 1,
         deleting: false,
         max_unavailable: 1,
+        fleet: None,
         created: world.wall,
         updated: world.wall,
     });
     let before = service.replicas;
     service.replicas = deploy.replicas.unwrap_or(service.replicas);
-    if service.current().is_some_and(|r| same(r, &wanted)) {
-        if before != service.replicas {
-            scaled(world, &mut service, before);
-        }
-    } else if service.revisions.len() >= MAX_REVISIONS {
-        return Err(Problem::conflict(format!(
-            "service {name} has {MAX_REVISIONS} revisions on their way in or out already: wait until some              are gone (`berth service show {name}`)"
-        )));
+    let change = if !service.current().is_some_and(|r| same(r, &wanted)) {
+        Change::Revise
+    } else if before == service.replicas {
+        Change::Nothing
     } else {
-        add_revision(world, &mut service, wanted);
+        Change::Scale(before)
+    };
+    if change == Change::Revise && service.revisions.len() >= MAX_REVISIONS {
+        return Err(Problem::conflict(format!(
+            "service {name} has {MAX_REVISIONS} revisions on their way in or out already: wait until some \
+             are gone (`berth service show {name}`)"
+        )));
     }
+    Ok(Prepared {
+        service,
+        wanted,
+        change,
+    })
+}
+
+/// Does what was prepared.
+pub(crate) fn carry_out(world: &mut World, prepared: Prepared) -> ServiceName {
+    let Prepared {
+        mut service,
+        wanted,
+        change,
+    } = prepared;
+    match change {
+        Change::Nothing => {}
+        Change::Scale(before) => scaled(world, &mut service, before),
+        Change::Revise => add_revision(world, &mut service, wanted),
+    }
+    let name = service.name.clone();
     world.records.services.put(name.clone(), service);
-    Ok(name)
-}
-
-fn check(world: &World, deploy: &Deploy) -> Result<(), Problem> {
-    check_replicas(deploy.replicas)?;
-    check_environment(&deploy.env)?;
-    check_pool(deploy.pool.as_deref())?;
-    check_runtime(world, deploy.runtime.unwrap_or_default())
-}
-
-/// Refuses variables that no process can have, and too many.
-pub(super) fn check_environment(env: &BTreeMap<String, String>) -> Result<(), Problem> {
-    let bytes: usize = env.iter().map(|(k, v)| k.len() + v.len()).sum();
-    if bytes > MAX_ENV_BYTES {
-        return Err(Problem::invalid(format!(
-            "the environment variables take {bytes} bytes; at most {MAX_ENV_BYTES} are allowed: put large \
-             values into the package"
-        )));
-    }
-    let bad = |k: &&String| k.is_empty() || k.contains(['=', '\0']);
-    let (names, values) = (env.keys(), env.values());
-    if let Some(name) = names.clone().find(bad) {
-        return Err(Problem::invalid(format!(
-            "{name:?} cannot be the name of an environment variable"
-        )));
-    }
-    if values.clone().any(|v| v.contains('\0')) {
-        return Err(Problem::invalid(
-            "an environment variable's value contains a zero byte",
-        ));
-    }
-    Ok(())
-}
-
-/// A pool is a label, and as long as any label may be.
-pub(super) fn check_pool(pool: Option<&str>) -> Result<(), Problem> {
-    if pool.is_some_and(|p| p.is_empty() || p.len() > 63) {
-        return Err(Problem::invalid(
-            "a pool's name has 1 to 63 characters: choose with --pool NAME, or leave it out",
-        ));
-    }
-    Ok(())
-}
-
-fn check_replicas(replicas: Option<u32>) -> Result<(), Problem> {
-    match replicas {
-        Some(n) if n > MAX_REPLICAS => Err(Problem::invalid(format!(
-            "{n} instances are more than a service may have ({MAX_REPLICAS})"
-        ))),
-        _ => Ok(()),
-    }
+    name
 }
 
 /// A runtime that some node reports is the planner's to judge; one that none has and that this
@@ -147,12 +150,12 @@ fn check_clusters(world: &World) -> Result<(), Problem> {
 }
 
 /// The specification that a deploy asks for; it gets a number only if it is new.
-fn revision(world: &World, deploy: &Deploy, model: &ModelVersion) -> Revision {
-    // A pool is a label until fleets declare pools.
+fn revision(world: &World, deploy: &Deploy, model: &Resolved) -> Revision {
+    // The label makes the pool unless there is a record of that name: the planner's input looks.
     let node_labels = deploy
         .pool
         .iter()
-        .map(|pool| ("pool".to_owned(), pool.clone()));
+        .map(|pool| (POOL_LABEL.to_owned(), pool.clone()));
     Revision {
         number: 0,
         model: model.name.clone(),
@@ -213,7 +216,7 @@ pub(crate) fn scale(
     name: &ServiceName,
     replicas: u32,
 ) -> Result<ServiceName, Problem> {
-    check_replicas(Some(replicas))?;
+    rules::replicas(replicas).map_err(Problem::invalid)?;
     let mut service = find(world, name)?.clone();
     if service.deleting {
         return Err(deleting(name));

@@ -5,6 +5,7 @@ pub(crate) mod gateway;
 pub(crate) mod job;
 pub(crate) mod model;
 pub(crate) mod node;
+pub(crate) mod pool;
 pub(crate) mod reasons;
 pub(crate) mod service;
 pub(crate) mod status;

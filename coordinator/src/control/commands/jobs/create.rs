@@ -2,64 +2,86 @@
 
 use std::collections::BTreeMap;
 
+use berth_model::api::{CreateJob, rules};
 use berth_model::id::{JobName, MAX_NAME, ModelName};
 use berth_model::job::{JobRecord, JobState};
+use berth_model::pool::POOL_LABEL;
 use berth_model::problem::Problem;
 
 use crate::control::NewJob;
 use crate::control::commands::{check_size, services};
 use crate::control::events::{Happened, OfJob};
-use crate::control::modelref;
+use crate::control::modelref::{self, Coming, Resolved};
 use crate::control::world::World;
 
-/// Most shards of one job, and most jobs at a time, ended ones included.
-pub(crate) const MAX_COMPLETIONS: u32 = 1_000;
+/// Most jobs at a time, ended ones included.
 const MAX_JOBS: usize = 10_000;
-/// Most failed attempts that can be made up for.
-const MAX_RETRIES: u32 = 10_000;
 /// Most bytes of a new job's record, most of which is the list of its input files: outputs and failures
 /// join it, and all of it has to fit into one transaction.
 const MAX_BYTES: usize = 384 * 1024;
 /// Longest request key.
 const MAX_KEY: usize = 128;
-const DEFAULT_RETRIES: u32 = 3;
+pub(crate) const DEFAULT_RETRIES: u32 = 3;
+
+/// A job that was checked against everything: what is left cannot fail.
+pub(crate) struct Prepared {
+    /// The job.
+    pub(crate) job: JobRecord,
+    /// The number in its name, if Berth chose it.
+    number: Option<u64>,
+}
 
 /// Creates a job. The same request key again answers with the job that is there.
 pub(crate) fn create(world: &mut World, new: NewJob) -> Result<JobName, Problem> {
-    let wanted = &new.wanted;
-    if let Some(there) = same_request(world, wanted.request.as_deref())? {
+    if let Some(there) = same_request(world, new.wanted.request.as_deref())? {
         return Ok(there);
     }
-    let model = modelref::resolve(&world.records.models, &wanted.model)?.clone();
-    services::check_environment(&wanted.env)?;
-    services::check_pool(wanted.pool.as_deref())?;
+    let prepared = prepare(world, new)?;
+    Ok(carry_out(world, prepared))
+}
+
+/// Checks a wish as far as that goes without its input. Versions that are `coming` count as registered.
+pub(crate) fn check(
+    world: &World,
+    wanted: &CreateJob,
+    coming: &Coming,
+) -> Result<Resolved, Problem> {
+    let model = modelref::resolve(&world.records.models, coming, &wanted.model)?;
+    wanted.check().map_err(Problem::invalid)?;
     services::check_runtime(world, wanted.runtime.unwrap_or_default())?;
-    check_figures(&new)?;
     if world.records.jobs.len() >= MAX_JOBS {
         return Err(Problem::conflict(format!(
             "there are {MAX_JOBS} jobs already: delete some that have ended with `berth job delete J`"
         )));
     }
+    Ok(model)
+}
+
+/// Checks a job whose input is cut, which changes nothing.
+pub(crate) fn prepare(world: &World, new: NewJob) -> Result<Prepared, Problem> {
+    let wanted = &new.wanted;
+    let model = check(world, wanted, &Coming::new())?;
+    let shards = u32::try_from(new.shards.len()).unwrap_or(u32::MAX);
+    rules::completions(shards).map_err(Problem::invalid)?;
     let (name, number) = name(world, wanted.name.as_ref(), &model.name)?;
     let last = world.records.revisions.get(name.as_str()).copied();
-    let shards = u32::try_from(new.shards.len()).unwrap_or(u32::MAX);
-    let node_labels = wanted
-        .pool
-        .iter()
-        .map(|pool| ("pool".to_owned(), pool.clone()));
+    let pool = wanted.pool.iter();
+    let node_labels = pool.map(|pool| (POOL_LABEL.to_owned(), pool.clone()));
     let job = JobRecord {
-        name: name.clone(),
+        name,
         revision: last.unwrap_or(0) + 1,
         request: wanted.request.clone(),
-        model: model.name.clone(),
+        model: model.name,
         serial: model.serial,
-        version: model.version.clone(),
+        version: model.version,
         digest: model.digest,
         runtime: wanted.runtime.unwrap_or_default(),
         node_labels: node_labels.collect(),
         env: wanted.env.clone(),
         shards: new.shards,
         note: new.note,
+        wanted_shards: wanted.completions.filter(|asked| *asked != shards),
+        fleet: None,
         parallelism: wanted.parallelism.unwrap_or(shards),
         retries: wanted.retries.unwrap_or(DEFAULT_RETRIES),
         deadline: wanted.deadline,
@@ -77,13 +99,20 @@ pub(crate) fn create(world: &mut World, new: NewJob) -> Result<JobName, Problem>
         ended: None,
     };
     check_size("the job with the list of its input files", &job, MAX_BYTES)?;
+    Ok(Prepared { job, number })
+}
+
+/// Creates what was prepared.
+pub(crate) fn carry_out(world: &mut World, prepared: Prepared) -> JobName {
+    let Prepared { job, number } = prepared;
     if let Some(number) = number {
-        world.records.job_numbers.put(model.name.clone(), number);
+        world.records.job_numbers.put(job.model.clone(), number);
     }
     world.records.revisions.put(job.service(), job.revision);
     world.happened(&Happened::Job(OfJob::Created(&job)));
+    let name = job.name.clone();
     world.records.jobs.put(name.clone(), job);
-    Ok(name)
+    name
 }
 
 fn same_request(world: &World, key: Option<&str>) -> Result<Option<JobName>, Problem> {
@@ -96,31 +125,6 @@ fn same_request(world: &World, key: Option<&str>) -> Result<Option<JobName>, Pro
     let mut jobs = world.records.jobs.values();
     let there = jobs.find(|job| job.request.as_deref() == Some(key));
     Ok(there.map(|job| job.name.clone()))
-}
-
-fn check_figures(new: &NewJob) -> Result<(), Problem> {
-    let wanted = &new.wanted;
-    if new.shards.is_empty() || new.shards.len() > MAX_COMPLETIONS as usize {
-        return Err(Problem::invalid(format!(
-            "a job has 1 to {MAX_COMPLETIONS} completions"
-        )));
-    }
-    if wanted.parallelism == Some(0) {
-        return Err(Problem::invalid(
-            "with a parallelism of 0 nothing would ever run: choose 1 or more",
-        ));
-    }
-    if wanted.retries.is_some_and(|n| n > MAX_RETRIES) {
-        return Err(Problem::invalid(format!(
-            "at most {MAX_RETRIES} retries are made"
-        )));
-    }
-    if wanted.deadline.is_some_and(|d| d.as_millis() == 0) {
-        return Err(Problem::invalid(
-            "a deadline of 0 would be over at once: leave it out for none",
-        ));
-    }
-    Ok(())
 }
 
 /// The wanted name, or the model's with the next number that makes a free one, and that number.

@@ -7,11 +7,11 @@ use std::str::FromStr;
 use serde_json::{Map, Number, Value as Json};
 use toml::de::{DeInteger, DeValue};
 
-use super::section::Field;
+use super::Field;
 use super::suggest::did_you_mean;
 
 /// A string without NUL, which neither a process's arguments nor its environment can hold.
-pub(super) fn string(field: Field<'_, '_>) -> Option<String> {
+pub(crate) fn string(field: Field<'_, '_>) -> Option<String> {
     match field.value.get_ref() {
         DeValue::String(text) if text.contains('\0') => {
             field.fail("a NUL character is not allowed")
@@ -22,7 +22,7 @@ pub(super) fn string(field: Field<'_, '_>) -> Option<String> {
 }
 
 /// A string that `parse` accepts; its error is what the user reads.
-pub(super) fn checked<T>(
+pub(crate) fn checked<T>(
     field: Field<'_, '_>,
     parse: impl FnOnce(String) -> Result<T, String>,
 ) -> Option<T> {
@@ -34,14 +34,14 @@ pub(super) fn checked<T>(
 }
 
 /// A string read by its type's own rules, such as a duration or a size.
-pub(super) fn parsed<T: FromStr<Err: Display>>(field: Field<'_, '_>) -> Option<T> {
+pub(crate) fn parsed<T: FromStr<Err: Display>>(field: Field<'_, '_>) -> Option<T> {
     checked(field, |text| {
         text.parse().map_err(|error: T::Err| error.to_string())
     })
 }
 
 /// One of a few words.
-pub(super) fn word<T: Copy>(field: Field<'_, '_>, words: &[(&str, T)]) -> Option<T> {
+pub(crate) fn word<T: Copy>(field: Field<'_, '_>, words: &[(&str, T)]) -> Option<T> {
     checked(field, |text| {
         words
             .iter()
@@ -57,7 +57,7 @@ pub(super) fn word<T: Copy>(field: Field<'_, '_>, words: &[(&str, T)]) -> Option
 }
 
 /// `true` or `false`.
-pub(super) fn boolean(field: Field<'_, '_>) -> Option<bool> {
+pub(crate) fn boolean(field: Field<'_, '_>) -> Option<bool> {
     match field.value.get_ref() {
         DeValue::Boolean(value) => Some(*value),
         _ => field.expected("true or false"),
@@ -65,7 +65,7 @@ pub(super) fn boolean(field: Field<'_, '_>) -> Option<bool> {
 }
 
 /// `true`, for a key that chooses by being there.
-pub(super) fn just_true(field: Field<'_, '_>) -> Option<()> {
+pub(crate) fn just_true(field: Field<'_, '_>) -> Option<()> {
     if boolean(field.inner(field.value))? {
         Some(())
     } else {
@@ -74,7 +74,7 @@ pub(super) fn just_true(field: Field<'_, '_>) -> Option<()> {
 }
 
 /// A whole number from `least` up.
-pub(super) fn whole(field: Field<'_, '_>, least: u32) -> Option<u32> {
+pub(crate) fn whole(field: Field<'_, '_>, least: u32) -> Option<u32> {
     let DeValue::Integer(number) = field.value.get_ref() else {
         return field.expected("a whole number");
     };
@@ -88,7 +88,7 @@ pub(super) fn whole(field: Field<'_, '_>, least: u32) -> Option<u32> {
 }
 
 /// A finite number, whole or not.
-pub(super) fn number(field: Field<'_, '_>) -> Option<f64> {
+pub(crate) fn number(field: Field<'_, '_>) -> Option<f64> {
     let value = match field.value.get_ref() {
         DeValue::Integer(number) => {
             // Beyond 2^53 a measured figure loses digits that never meant anything.
@@ -107,12 +107,12 @@ pub(super) fn number(field: Field<'_, '_>) -> Option<f64> {
 }
 
 /// An array of strings.
-pub(super) fn strings(field: Field<'_, '_>) -> Option<Vec<String>> {
+pub(crate) fn strings(field: Field<'_, '_>) -> Option<Vec<String>> {
     list(field, "an array of strings", string)
 }
 
 /// An array, each of whose items `convert` accepts. Mistakes in all items are reported.
-pub(super) fn list<'i, T>(
+pub(crate) fn list<'i, T>(
     field: Field<'_, 'i>,
     wanted: &str,
     convert: impl Fn(Field<'_, 'i>) -> Option<T>,
@@ -128,7 +128,7 @@ pub(super) fn list<'i, T>(
 }
 
 /// A table of free keys, each accepted by `check`, with values accepted by `convert`.
-pub(super) fn map<'i, T>(
+pub(crate) fn map<'i, T>(
     field: Field<'_, 'i>,
     check: impl Fn(&str) -> Result<(), String>,
     convert: impl Fn(Field<'_, 'i>) -> Option<T>,
@@ -150,7 +150,7 @@ pub(super) fn map<'i, T>(
 }
 
 /// A body: a string holds JSON text, anything else is TOML that becomes JSON.
-pub(super) fn body(field: Field<'_, '_>) -> Option<Json> {
+pub(crate) fn body(field: Field<'_, '_>) -> Option<Json> {
     match field.value.get_ref() {
         DeValue::String(text) => match serde_json::from_str(text) {
             Ok(value) => Some(value),
@@ -161,7 +161,7 @@ pub(super) fn body(field: Field<'_, '_>) -> Option<Json> {
 }
 
 /// Any TOML as JSON; dates become strings.
-pub(super) fn json(field: Field<'_, '_>) -> Option<Json> {
+pub(crate) fn json(field: Field<'_, '_>) -> Option<Json> {
     match field.value.get_ref() {
         DeValue::String(text) => Some(Json::String(text.clone().into_owned())),
         DeValue::Boolean(value) => Some(Json::Bool(*value)),

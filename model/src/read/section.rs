@@ -3,35 +3,35 @@
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::Sink;
+use super::Sink;
 use super::suggest::did_you_mean;
 
 /// A value with its place in the file.
-pub(super) type Value<'i> = Spanned<DeValue<'i>>;
+pub(crate) type Value<'i> = Spanned<DeValue<'i>>;
 
 /// A value on its way to becoming something typed, with the name to complain under.
-pub(super) struct Field<'a, 'i> {
+pub(crate) struct Field<'a, 'i> {
     /// The value.
-    pub(super) value: &'a Value<'i>,
+    pub(crate) value: &'a Value<'i>,
     what: &'a str,
     sink: &'a Sink,
 }
 
 impl<'a, 'i> Field<'a, 'i> {
     /// Reports a mistake in this value.
-    pub(super) fn fail<T>(&self, message: &str) -> Option<T> {
+    pub(crate) fn fail<T>(&self, message: &str) -> Option<T> {
         self.fail_at(self.value.span().start, message)
     }
 
     /// Reports a mistake at a byte offset of its own, such as a key's.
-    pub(super) fn fail_at<T>(&self, offset: usize, message: &str) -> Option<T> {
+    pub(crate) fn fail_at<T>(&self, offset: usize, message: &str) -> Option<T> {
         self.sink
             .report(offset, format!("{}: {message}", self.what));
         None
     }
 
     /// Reports that the value is of the wrong type.
-    pub(super) fn expected<T>(&self, wanted: &str) -> Option<T> {
+    pub(crate) fn expected<T>(&self, wanted: &str) -> Option<T> {
         self.fail(&format!(
             "expected {wanted}, found {}",
             article(self.value.get_ref())
@@ -39,7 +39,7 @@ impl<'a, 'i> Field<'a, 'i> {
     }
 
     /// The same field at a value inside of it.
-    pub(super) fn inner<'b>(&'b self, value: &'b Value<'i>) -> Field<'b, 'i>
+    pub(crate) fn inner<'b>(&'b self, value: &'b Value<'i>) -> Field<'b, 'i>
     where
         'a: 'b,
     {
@@ -62,7 +62,7 @@ fn article(value: &DeValue<'_>) -> String {
 }
 
 /// A table whose keys are known.
-pub(super) struct Section<'a, 'i> {
+pub(crate) struct Section<'a, 'i> {
     label: &'a str,
     table: &'a DeTable<'i>,
     offset: usize,
@@ -71,7 +71,7 @@ pub(super) struct Section<'a, 'i> {
 
 impl<'a, 'i> Section<'a, 'i> {
     /// Takes a table and reports the keys that are not among `known`.
-    pub(super) fn new(
+    pub(crate) fn new(
         label: &'a str,
         table: &'a DeTable<'i>,
         offset: usize,
@@ -99,7 +99,7 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     /// Reports a mistake of the section as a whole, or of one key where it is there.
-    pub(super) fn fail<T>(&self, key: Option<&str>, message: &str) -> Option<T> {
+    pub(crate) fn fail<T>(&self, key: Option<&str>, message: &str) -> Option<T> {
         let at = key
             .and_then(|key| self.table.get(key))
             .map_or(self.offset, |value| value.span().start);
@@ -108,18 +108,18 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     /// Reports that a key which is needed is not there.
-    pub(super) fn missing<T>(&self, message: &str) -> Option<T> {
+    pub(crate) fn missing<T>(&self, message: &str) -> Option<T> {
         self.sink.report_missing(self.offset, message.to_owned());
         None
     }
 
     /// Whether the key is there, rightly typed or not.
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(crate) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
     }
 
     /// The key's value converted: `Some(None)` when it is not there, `None` when it is wrong.
-    pub(super) fn optional<T>(
+    pub(crate) fn optional<T>(
         &self,
         key: &str,
         convert: impl FnOnce(Field<'_, 'i>) -> Option<T>,
@@ -137,7 +137,7 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     /// The key's value converted, or `default` when it is not there.
-    pub(super) fn or<T>(
+    pub(crate) fn or<T>(
         &self,
         key: &str,
         default: T,
@@ -148,7 +148,7 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     /// The key's value converted; not being there is a mistake.
-    pub(super) fn required<T>(
+    pub(crate) fn required<T>(
         &self,
         key: &str,
         convert: impl FnOnce(Field<'_, 'i>) -> Option<T>,
@@ -160,7 +160,7 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     /// A table below this one, `Some(None)` when it is not there.
-    pub(super) fn section(
+    pub(crate) fn section(
         &self,
         key: &str,
         label: &'a str,
@@ -186,7 +186,7 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     /// The tables of an array of tables, each as a section; nothing when it is not there.
-    pub(super) fn sections(
+    pub(crate) fn sections(
         &self,
         key: &str,
         label: &'a str,

@@ -1,4 +1,4 @@
-//! What is wrong with a manifest.
+//! What is wrong with a file that people write.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 /// More errors than this help nobody; the rest is counted.
 const MOST_SHOWN: usize = 100;
 
-/// One mistake in a manifest.
+/// One mistake in a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ManifestError {
+pub struct FileError {
     /// Line, from 1.
     pub line: u32,
     /// Column in characters, from 1.
@@ -20,17 +20,17 @@ pub struct ManifestError {
     pub message: String,
 }
 
-/// Every mistake in a manifest, in the order of the file. Shown one per line as
+/// Every mistake in a file, in the order of the file. Shown one per line as
 /// `berth.toml:7:3: unknown key "verison" in [package]; did you mean "version"?`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ManifestErrors {
+pub struct FileErrors {
     /// The file's name as it is to be shown.
     pub file: String,
     /// The mistakes; at least one.
-    pub errors: Vec<ManifestError>,
+    pub errors: Vec<FileError>,
 }
 
-impl fmt::Display for ManifestErrors {
+impl fmt::Display for FileErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, error) in self.errors.iter().enumerate() {
             if number > 0 {
@@ -46,11 +46,11 @@ impl fmt::Display for ManifestErrors {
     }
 }
 
-impl std::error::Error for ManifestErrors {}
+impl std::error::Error for FileErrors {}
 
-/// Collects mistakes while a manifest is read.
+/// Collects mistakes while a file is read.
 #[derive(Debug, Default)]
-pub(super) struct Sink {
+pub(crate) struct Sink {
     found: RefCell<Vec<Found>>,
 }
 
@@ -64,7 +64,7 @@ struct Found {
 
 impl Sink {
     /// Notes a mistake at a byte offset.
-    pub(super) fn report(&self, offset: usize, message: String) {
+    pub(crate) fn report(&self, offset: usize, message: String) {
         self.found.borrow_mut().push(Found {
             offset,
             message,
@@ -73,7 +73,7 @@ impl Sink {
     }
 
     /// Notes that something is not there.
-    pub(super) fn report_missing(&self, offset: usize, message: String) {
+    pub(crate) fn report_missing(&self, offset: usize, message: String) {
         self.found.borrow_mut().push(Found {
             offset,
             message,
@@ -81,18 +81,13 @@ impl Sink {
         });
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.found.borrow().is_empty()
     }
 
     /// The collected mistakes. `syntax` holds those of the TOML parser: where there are any, what is
     /// "missing" may only have been unreadable, and what stands on the same line is a consequence.
-    pub(super) fn finish(
-        self,
-        text: &str,
-        file: &str,
-        syntax: Vec<(usize, String)>,
-    ) -> ManifestErrors {
+    pub(crate) fn finish(self, text: &str, file: &str, syntax: Vec<(usize, String)>) -> FileErrors {
         let lines = Lines::new(text);
         let broken: BTreeSet<usize> = syntax.iter().map(|(at, _)| lines.line(*at)).collect();
         let mut found = syntax;
@@ -110,7 +105,7 @@ impl Sink {
         found.dedup();
         let more = found.len().saturating_sub(MOST_SHOWN);
         found.truncate(MOST_SHOWN);
-        let mut errors: Vec<ManifestError> = found
+        let mut errors: Vec<FileError> = found
             .into_iter()
             .map(|(at, message)| lines.locate(at, message))
             .collect();
@@ -119,7 +114,7 @@ impl Sink {
         {
             last.message.push_str(&format!(" (and {more} more errors)"));
         }
-        ManifestErrors {
+        FileErrors {
             file: file.to_owned(),
             errors,
         }
@@ -127,13 +122,13 @@ impl Sink {
 }
 
 /// Where the lines of a text start, so that locating many mistakes does not read it each time.
-struct Lines<'a> {
+pub(crate) struct Lines<'a> {
     text: &'a str,
     starts: Vec<usize>,
 }
 
 impl<'a> Lines<'a> {
-    fn new(text: &'a str) -> Self {
+    pub(crate) fn new(text: &'a str) -> Self {
         let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let starts = std::iter::once(0)
             .chain(newlines.map(|(at, _)| at + 1))
@@ -146,12 +141,12 @@ impl<'a> Lines<'a> {
         self.starts.partition_point(|start| *start <= offset)
     }
 
-    fn locate(&self, offset: usize, message: String) -> ManifestError {
+    pub(crate) fn locate(&self, offset: usize, message: String) -> FileError {
         let end = self.text.floor_char_boundary(offset);
         let line = self.line(end);
         let start = self.starts.get(line - 1).copied().unwrap_or(0);
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        ManifestError {
+        FileError {
             line: number(line),
             column: number(self.text[start..end].chars().count() + 1),
             message,
