@@ -25,5 +25,6 @@ pub(crate) fn spec(id: &str) -> InstanceSpec {
         env: BTreeMap::new(),
         intent: Intent::Run,
         task: None,
+        gpus: Vec::new(),
     }
 }

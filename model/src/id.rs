@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -47,19 +48,20 @@ fn is_label(text: &str) -> bool {
     }
 }
 
+// Names are copied about far more often than they are made: a copy shares the text.
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $what:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $type(String);
+        pub struct $type(Arc<str>);
 
         impl $type {
             /// Checks and takes a name. Errors: [`IdError::Name`].
             pub fn new(text: impl Into<String>) -> Result<Self, IdError> {
                 let text = text.into();
                 if is_label(&text) {
-                    Ok(Self(text))
+                    Ok(Self(text.into()))
                 } else {
                     Err(IdError::Name { what: $what, text })
                 }
@@ -93,7 +95,7 @@ macro_rules! name {
 
         impl From<$type> for String {
             fn from(name: $type) -> String {
-                name.0
+                name.0.as_ref().to_owned()
             }
         }
 
@@ -157,13 +159,13 @@ impl Default for FleetName {
 /// A job's tasks are instances whose service is the job's name.
 impl From<&JobName> for ServiceName {
     fn from(name: &JobName) -> Self {
-        Self(name.0.clone())
+        Self(Arc::clone(&name.0))
     }
 }
 
 impl From<&ServiceName> for JobName {
     fn from(name: &ServiceName) -> Self {
-        Self(name.0.clone())
+        Self(Arc::clone(&name.0))
     }
 }
 

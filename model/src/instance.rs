@@ -11,6 +11,7 @@ use crate::job::{TaskOutput, TaskSpec};
 use crate::manifest::Manifest;
 use crate::node::RuntimeKind;
 use crate::place::Place;
+use crate::resources::Resources;
 use crate::time::{Bytes, Span, Timestamp};
 
 /// What an agent needs to run one instance: one entry of its desired set.
@@ -40,6 +41,9 @@ pub struct InstanceSpec {
     /// Set for a task of a job: it runs once, to its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskSpec>,
+    /// UUIDs of the GPUs that are its own; it sees no others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<String>,
 }
 
 /// What the coordinator wants of an instance.
@@ -347,6 +351,12 @@ pub struct InstanceRecord {
     /// In a cluster: the Job and the Pod it is in, once they are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodRecord>,
+    /// What is reserved for it on its node; none in a record from before reservations were kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<Resources>,
+    /// UUIDs of the node's GPUs that are its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<String>,
     /// How far its stopping has come; only ever moves forward.
     pub stage: Stage,
     /// Latest status from its agent.

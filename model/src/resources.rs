@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 /// Amounts of a machine. As a request: what an instance reserves; zero means "no claim".
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize,
+)]
 #[serde(default)]
 pub struct Resources {
     /// Processor time in thousandths of a core.
@@ -33,6 +35,17 @@ impl Resources {
             memory_bytes: self.memory_bytes.saturating_sub(used.memory_bytes),
             gpus: self.gpus.saturating_sub(used.gpus),
             disk_bytes: self.disk_bytes.saturating_sub(used.disk_bytes),
+        }
+    }
+
+    /// `self` and `more` together; amounts never overflow.
+    #[must_use]
+    pub fn plus(&self, more: &Resources) -> Resources {
+        Resources {
+            cpu_millis: self.cpu_millis.saturating_add(more.cpu_millis),
+            memory_bytes: self.memory_bytes.saturating_add(more.memory_bytes),
+            gpus: self.gpus.saturating_add(more.gpus),
+            disk_bytes: self.disk_bytes.saturating_add(more.disk_bytes),
         }
     }
 }

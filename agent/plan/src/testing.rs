@@ -29,6 +29,7 @@ pub(crate) fn spec(text: &str, intent: Intent) -> InstanceSpec {
         env: BTreeMap::new(),
         intent,
         task: None,
+        gpus: Vec::new(),
     }
 }
 

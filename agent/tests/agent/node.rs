@@ -275,6 +275,7 @@ impl Package {
             env: BTreeMap::from([(MODE.to_owned(), mode.to_owned())]),
             intent: Intent::Run,
             task: None,
+            gpus: Vec::new(),
         }
     }
 }

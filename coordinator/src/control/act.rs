@@ -106,6 +106,8 @@ pub(crate) fn create(world: &mut World, id: InstanceId, place: Place) {
         id: id.clone(),
         place,
         pod: None,
+        reserved: None,
+        gpus: Vec::new(),
         stage: Stage::Running,
         status: InstanceStatus {
             id: id.clone(),

@@ -196,5 +196,6 @@ pub(crate) fn build(world: &World, record: &InstanceRecord) -> Option<InstanceSp
         env: revision.env.clone(),
         intent: intent(record),
         task: None,
+        gpus: record.gpus.clone(),
     })
 }

@@ -286,6 +286,8 @@ pub(crate) fn instance(id: &str, node: &str, phase: Phase) -> InstanceRecord {
     InstanceRecord {
         place: NodeName::new(node).unwrap().into(),
         pod: None,
+        reserved: None,
+        gpus: Vec::new(),
         stage: Stage::Running,
         status: status(&id.to_string(), phase),
         created: Timestamp(0),

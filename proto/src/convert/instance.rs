@@ -78,6 +78,7 @@ impl From<InstanceSpec> for v1::InstanceSpec {
                 .task
                 .and_then(|task| serde_json::to_string(&task).ok())
                 .unwrap_or_default(),
+            gpus: spec.gpus,
         }
     }
 }
@@ -99,6 +100,7 @@ impl TryFrom<v1::InstanceSpec> for InstanceSpec {
                 ConvertError::new("intent", format!("unknown intent {:?}", spec.intent))
             })?,
             task: optional("task_json", &spec.task_json)?,
+            gpus: spec.gpus,
         })
     }
 }

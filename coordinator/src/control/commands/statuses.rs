@@ -116,6 +116,8 @@ pub(crate) fn adopt(world: &mut World, node: &NodeName, status: &InstanceStatus)
         id: id.clone(),
         place: node.clone().into(),
         pod: None,
+        reserved: None,
+        gpus: Vec::new(),
         stage: Stage::Running,
         status: bounded(status.clone()),
         created: world.wall,

@@ -47,6 +47,7 @@ pub(crate) fn spec(
             input: job.shards.get(index as usize)?.clone(),
             deadline,
         }),
+        gpus: record.gpus.clone(),
     })
 }
 
