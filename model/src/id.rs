@@ -152,7 +152,7 @@ name!(
 /// Files that do not say.
 impl Default for FleetName {
     fn default() -> Self {
-        Self("default".to_owned())
+        Self(Arc::from("default"))
     }
 }
 

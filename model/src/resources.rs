@@ -3,9 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Amounts of a machine. As a request: what an instance reserves; zero means "no claim".
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Resources {
     /// Processor time in thousandths of a core.
