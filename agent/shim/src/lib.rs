@@ -5,8 +5,10 @@
 //! formats are versioned, so that a newer agent adopts what an older one started.
 #![forbid(unsafe_code)]
 
+pub mod cgroup;
 mod document;
 pub mod identity;
+pub mod sandbox;
 pub mod spec;
 pub mod state;
 

@@ -4,6 +4,7 @@
 //! processes' output and timers.
 #![deny(unsafe_code)]
 
+mod confine;
 mod ending;
 mod memory;
 mod output;

@@ -4,8 +4,9 @@
 //! (version 2 or 1) counts such kills. Reading them needs no right.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use berth_shim::cgroup::{self, Group, Version};
 use berth_shim::state::MemoryState;
 
 /// No limit, as version 1 writes it: a number near the largest there is.
@@ -39,22 +40,19 @@ pub(crate) struct Memory {
     kills: u64,
 }
 
-#[derive(Debug)]
-struct Group {
-    dir: PathBuf,
-    /// Where the hierarchy is mounted: limits of groups above hold too.
-    top: PathBuf,
-    names: Names,
+fn names(group: &Group) -> Names {
+    match group.version {
+        Version::V1 => V1,
+        Version::V2 => V2,
+    }
 }
 
 impl Memory {
     /// Begins to count. Where there is no such control group, nothing is ever counted.
     pub(crate) fn new() -> Self {
-        let read = |path| fs::read_to_string(path).unwrap_or_default();
-        let groups = groups(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"));
-        let group = groups
+        let group = cgroup::own("memory")
             .into_iter()
-            .find(|group| group.dir.join(group.names.events).exists());
+            .find(|group| group.dir.join(names(group).events).exists());
         let mut memory = Self { group, kills: 0 };
         memory.has_killed();
         memory
@@ -65,7 +63,7 @@ impl Memory {
         let Some(group) = &self.group else {
             return false;
         };
-        let events = fs::read_to_string(group.dir.join(group.names.events)).unwrap_or_default();
+        let events = fs::read_to_string(group.dir.join(names(group).events)).unwrap_or_default();
         let kills = count(&events).unwrap_or(self.kills);
         let more = kills > self.kills;
         self.kills = kills;
@@ -82,10 +80,10 @@ impl Memory {
             .dir
             .ancestors()
             .take_while(|dir| dir.starts_with(&group.top))
-            .filter_map(|dir| number(dir.join(group.names.limit)));
+            .filter_map(|dir| number(dir.join(names(group).limit)));
         MemoryState {
             limit: limits.filter(|limit| *limit < UNLIMITED).min(),
-            peak: number(group.dir.join(group.names.peak)),
+            peak: number(group.dir.join(names(group).peak)),
         }
     }
 }
@@ -100,103 +98,9 @@ fn count(events: &str) -> Option<u64> {
         .ok()
 }
 
-/// The memory control groups of a process, by its `cgroup` and `mountinfo`: version 2 first.
-fn groups(cgroup: &str, mountinfo: &str) -> Vec<Group> {
-    let mut found = Vec::new();
-    for line in cgroup.lines() {
-        let mut fields = line.splitn(3, ':');
-        let (Some(_), Some(controllers), Some(path)) =
-            (fields.next(), fields.next(), fields.next())
-        else {
-            continue;
-        };
-        let names = match controllers {
-            "" => V2,
-            list if list.split(',').any(|one| one == "memory") => V1,
-            _ => continue,
-        };
-        let version_2 = controllers.is_empty();
-        for mount in mountinfo.lines().filter_map(mounted) {
-            let fits = if version_2 {
-                mount.kind == "cgroup2"
-            } else {
-                mount.kind == "cgroup" && mount.options.split(',').any(|one| one == "memory")
-            };
-            if !fits {
-                continue;
-            }
-            // A container sees its own group as the top, whether or not it sees its path as "/".
-            let below = Path::new(path)
-                .strip_prefix(mount.root)
-                .unwrap_or(Path::new(""));
-            let mut dir = PathBuf::from(mount.point);
-            dir.extend(below);
-            let group = Group {
-                dir,
-                top: mount.point.into(),
-                names,
-            };
-            found.push(group);
-        }
-    }
-    found.sort_by_key(|group| group.names.events != V2.events);
-    found
-}
-
-struct Mounted<'a> {
-    root: &'a str,
-    point: &'a str,
-    kind: &'a str,
-    options: &'a str,
-}
-
-/// One line of `mountinfo`.
-fn mounted(line: &str) -> Option<Mounted<'_>> {
-    let (before, after) = line.split_once(" - ")?;
-    let mut before = before.split(' ').skip(3);
-    let (root, point) = (before.next()?, before.next()?);
-    let mut after = after.split(' ');
-    let kind = after.next()?;
-    let options = after.nth(1)?;
-    Some(Mounted {
-        root,
-        point,
-        kind,
-        options,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const HYBRID: &str = "\
-        24 1 0:20 / /sys/fs/cgroup ro shared:8 - tmpfs tmpfs ro\n\
-        30 24 0:25 /docker/abc /sys/fs/cgroup/memory ro,nosuid master:9 - cgroup cgroup rw,memory\n\
-        31 24 0:26 / /sys/fs/cgroup/cpu ro - cgroup cgroup rw,cpu\n\
-        32 24 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
-
-    fn dirs(cgroup: &str, mountinfo: &str) -> Vec<String> {
-        let groups = groups(cgroup, mountinfo);
-        groups.iter().map(|g| g.dir.display().to_string()).collect()
-    }
-
-    #[test]
-    fn the_group_is_found_in_either_version_in_and_outside_of_containers() {
-        let expected = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup/memory"];
-        // The container's group by the host's path, and by its own.
-        assert_eq!(
-            dirs("4:cpu:/x\n3:memory:/docker/abc\n0::/\n", HYBRID),
-            expected
-        );
-        assert_eq!(dirs("3:memory:/\n0::/\n", HYBRID), expected);
-        let v2 = "32 24 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
-        assert_eq!(
-            dirs("0::/system.slice/berth-agent.service\n", v2),
-            ["/sys/fs/cgroup/system.slice/berth-agent.service"]
-        );
-        assert_eq!(dirs("rubbish\n::\n", "rubbish - \n"), [""; 0]);
-    }
 
     #[test]
     fn kills_are_read_from_either_versions_file() {
@@ -217,7 +121,7 @@ mod tests {
             group: Some(Group {
                 dir: dir.path().into(),
                 top: dir.path().into(),
-                names: V2,
+                version: Version::V2,
             }),
             kills: 4,
         };

@@ -294,6 +294,7 @@ mod tests {
             instance,
             start: 1,
             processes: vec![process],
+            sandbox: None,
             stop_grace_ms: 0,
             log,
         }

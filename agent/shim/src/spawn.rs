@@ -15,6 +15,8 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{getppid, setsid};
 
+use crate::confine::Child;
+
 /// PATH where neither the spec nor the shim's own environment has one.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -46,8 +48,8 @@ pub(crate) fn spawn(
     process: &ProcessSpec,
     marker: &str,
     dir: &Path,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
+    (stdout, stderr): (OwnedFd, OwnedFd),
+    mut confined: Child,
 ) -> io::Result<u32> {
     let (program, arguments) = process
         .argv
@@ -67,11 +69,13 @@ pub(crate) fn spawn(
         .stdout(stdout)
         .stderr(stderr);
     let shim = nix::unistd::getpid();
-    // SAFETY: the closure runs in the forked child of a single-threaded process and makes nothing but
-    // async-signal-safe system calls; it allocates nothing.
+    // SAFETY: the closure runs in the forked child of a single-threaded process, where no lock can be held by a thread
+    // that is not there any more; beside system calls it may allocate.
     unsafe {
         command.pre_exec(move || {
             setsid()?;
+            confined.apply()?;
+            // After that: a change of user takes it back.
             set_pdeathsig(Signal::SIGKILL)?;
             if getppid() != shim {
                 // The shim died before the line above; nobody would kill this process any more.

@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::document::{self, DocumentError};
+use crate::sandbox::Sandbox;
 
 /// The version of the format that this build writes, and the newest that it reads.
-pub const SPEC_VERSION: u32 = 1;
+///
+/// 2 added [`Sandbox`], which a shim that does not know it would leave out in silence.
+pub const SPEC_VERSION: u32 = 2;
 
 /// File name in a start folder.
 pub const SPEC_FILE: &str = "spec.json";
@@ -41,6 +44,9 @@ pub struct Spec {
     pub stop_grace_ms: u64,
     /// Limits of the log on disk.
     pub log: LogSpec,
+    /// What the processes are kept from. None: they may do whatever the shim may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Sandbox>,
 }
 
 /// One named process.

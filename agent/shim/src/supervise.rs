@@ -17,6 +17,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::process::{WaitOptions, WaitStatus};
 
+use crate::confine::Confined;
 use crate::ending::Ending;
 use crate::memory::Memory;
 use crate::output::{Pipe, Pumped};
@@ -48,6 +49,7 @@ struct Supervisor {
     pipes: Vec<Pipe>,
     recorder: Recorder,
     memory: Memory,
+    confined: Confined,
     ending: Option<Ending>,
     /// No child is left. As orphans become the shim's children, nothing of the tree is.
     empty: bool,
@@ -117,6 +119,8 @@ impl Supervisor {
         mask.thread_block()?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         nix::sys::prctl::set_child_subreaper(true)?;
+        // Before its memory is looked at.
+        let confined = Confined::enter(spec.sandbox.as_ref())?;
         let shim = identity::identify(std::process::id())?.ok_or("no /proc/self/stat")?;
         let process = |name: &String| ProcessState {
             name: name.clone(),
@@ -157,6 +161,7 @@ impl Supervisor {
             pipes: Vec::new(),
             recorder,
             memory: Memory::new(),
+            confined,
             ending: None,
             empty: false,
             buffer: vec![0; CHUNK],
@@ -199,7 +204,9 @@ impl Supervisor {
         let wording = |error: io::Error| format!("{program}: {error}");
         let (out, stdout) = pipe().map_err(wording)?;
         let (err, stderr) = pipe().map_err(wording)?;
-        let pid = spawn::spawn(process, &self.spec.marker(), &self.dir, stdout, stderr)
+        let confined = self.confined.child().map_err(wording)?;
+        let marker = self.spec.marker();
+        let pid = spawn::spawn(process, &marker, &self.dir, (stdout, stderr), confined)
             .map_err(wording)?;
         // A spec has few processes: it was checked.
         let number = u8::try_from(index).unwrap_or(u8::MAX);

@@ -172,6 +172,7 @@ fn shim_spec(spec: &InstanceSpec, place: &Place<'_>, processes: Vec<ProcessSpec>
         processes,
         stop_grace_ms: spec.manifest.module.stop_grace.as_millis(),
         log: place.log,
+        sandbox: None,
     }
 }
 

@@ -97,6 +97,7 @@ fn launch(dir: &Path, argv: &[&str]) -> Launch {
         processes: vec![process],
         stop_grace_ms: 600_000,
         log: LogSpec::default(),
+        sandbox: None,
     };
     Launch {
         dir: dir.to_owned(),

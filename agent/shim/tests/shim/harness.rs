@@ -53,6 +53,7 @@ pub(crate) fn spec(processes: Vec<ProcessSpec>) -> Spec {
             segment_bytes: 64 << 10,
             budget_bytes: 64 << 20,
         },
+        sandbox: None,
     }
 }
 
