@@ -23,9 +23,20 @@ pub struct Options {
     pub agent: String,
     /// With the tests' Kubernetes as cluster `k8s`.
     pub kubernetes: bool,
+    /// On the network of [`crate::Hosts`], where the nodes are: the coordinator at [`crate::hosts::OTHER`], the gateway at
+    /// [`crate::hosts::TEST`].
+    pub hosts: bool,
 }
 
 impl Options {
+    /// Coordinator and gateway for nodes that are hosts.
+    pub fn on_hosts() -> Self {
+        Self {
+            hosts: true,
+            ..Self::nodes(0)
+        }
+    }
+
     /// `n` nodes, otherwise as shipped.
     pub fn nodes(n: usize) -> Self {
         Self {
@@ -33,6 +44,7 @@ impl Options {
             coordinator: String::new(),
             agent: String::new(),
             kubernetes: false,
+            hosts: false,
         }
     }
 }
@@ -67,6 +79,7 @@ impl Cluster {
         // Pods reach the coordinator at the address of the bridge that they are on.
         let (host, cluster) = match options.kubernetes {
             true => ("0.0.0.0", crate::kubernetes::cluster(api)?),
+            false if options.hosts => (crate::hosts::OTHER, String::new()),
             false => ("127.0.0.1", String::new()),
         };
         std::fs::write(
@@ -88,7 +101,7 @@ impl Cluster {
             home.join("coordinator.log"),
         )?;
         let api = endpoint(&home.join("coordinator/endpoint"), &coordinator).await?;
-        let gateway = start_gateway(home, api, &ports)?;
+        let gateway = start_gateway(home, api, &ports, &options)?;
         let gateway_at = endpoint(&home.join("gateway/gateway-endpoint"), &gateway).await?;
         let client = Client::new(api, &home.join("coordinator"), gateway_at)?;
         let mut cluster = Self {
@@ -369,14 +382,24 @@ impl Drop for Cluster {
     }
 }
 
-fn start_gateway(home: &Path, api: SocketAddr, ports: &PortSlice) -> Result<Daemon> {
+fn start_gateway(
+    home: &Path,
+    api: SocketAddr,
+    ports: &PortSlice,
+    options: &Options,
+) -> Result<Daemon> {
     let data = home.join("gateway");
     std::fs::create_dir_all(&data)?;
     let config = home.join("gateway.toml");
-    let listen = ports.of_daemon(1);
+    let port = ports.of_daemon(1);
+    let host = if options.hosts {
+        crate::hosts::TEST
+    } else {
+        "127.0.0.1"
+    };
     let toml = format!(
         "name = \"test\"\nendpoint = \"{api}\"\nca_file = \"{ca}\"\ntoken_file = \"{token}\"\n\
-         listen = \"127.0.0.1:{listen}\"\nadmin_listen = \"127.0.0.1:0\"\n",
+         listen = \"{host}:{port}\"\nadmin_listen = \"127.0.0.1:0\"\n",
         ca = home.join("coordinator/ca.crt").display(),
         token = home.join("coordinator/gateway.token").display(),
     );

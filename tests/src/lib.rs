@@ -8,6 +8,7 @@
 mod client;
 mod cluster;
 mod examples;
+pub mod hosts;
 mod kubernetes;
 mod load;
 mod outside;
@@ -19,6 +20,7 @@ mod wait;
 pub use client::Client;
 pub use cluster::{Cluster, Options};
 pub use examples::{Backend, docker_node, example, platform};
+pub use hosts::Hosts;
 pub use kubernetes::kubeconfig;
 pub use load::{Load, Outcome};
 pub use outside::{TfServing, copy_folder, on_path, output_of, skip, tests_folder};

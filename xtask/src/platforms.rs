@@ -1,6 +1,7 @@
-//! The real parts that tests need: Docker, Kubernetes, TensorFlow. The scripts of `tests/platform` and
+//! The real parts that tests need: Docker, Kubernetes, hosts, TensorFlow. The scripts of `tests/platform` and
 //! `tests/tfserving` set them up; what cannot be had is told as a skip by the tests that want it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread::JoinHandle;
@@ -21,6 +22,9 @@ pub(crate) struct Platforms {
     up: Vec<&'static str>,
 }
 
+const HOSTS: &str = "Hosts";
+const IMAGES: &str = "Base images";
+
 fn script(name: &str) -> Command {
     Command::new(run::root().join("tests").join(name))
 }
@@ -31,7 +35,8 @@ impl Cached {
         let made = std::thread::spawn(|| {
             [
                 ("TensorFlow", "tfserving/setup.sh", &[][..]),
-                ("base images", "platform/base-image.sh", &[]),
+                (IMAGES, "platform/base-image.sh", &[]),
+                (HOSTS, "platform/hosts.sh", &["build"]),
                 ("Kubernetes", "platform/kubernetes.sh", &["build"]),
             ]
             .map(|(what, path, args)| (what, run::output(script(path).args(args))))
@@ -40,18 +45,18 @@ impl Cached {
         Self { made }
     }
 
-    /// The archive of the base images, when everything is made.
-    fn base_images(self) -> Option<PathBuf> {
-        let made = self.made.join().unwrap_or_default();
-        let mut archive = None;
-        for (what, result) in made {
+    /// What was made, each with its script's output.
+    fn wait(self) -> BTreeMap<&'static str, String> {
+        let mut all = BTreeMap::new();
+        for (what, result) in self.made.join().unwrap_or_default() {
             match result {
-                Ok(text) if what == "base images" => archive = Some(PathBuf::from(text.trim())),
-                Ok(_) => {}
+                Ok(text) => {
+                    all.insert(what, text.trim().to_owned());
+                }
                 Err(error) => println!("{what} cannot be had here: {error:#}"),
             }
         }
-        archive
+        all
     }
 }
 
@@ -63,7 +68,11 @@ impl Platforms {
             up: Vec::new(),
         };
         let mut backends = vec!["process"];
-        let images = cached.base_images();
+        let made = cached.wait();
+        let images = made.get(IMAGES).map(PathBuf::from);
+        if made.contains_key(HOSTS) {
+            platforms.env.push(("BERTH_TEST_HOSTS", "1".to_owned()));
+        }
         match platforms.docker() {
             Ok(()) => backends.push("docker"),
             Err(error) => println!("Docker cannot be had here: {error:#}"),
