@@ -7,6 +7,7 @@
 pub mod api;
 pub mod digest;
 pub mod event;
+pub mod fleetfile;
 pub mod gateway;
 pub mod id;
 pub mod instance;

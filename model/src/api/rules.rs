@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{CreateJob, Deploy};
+use super::{CreateJob, Deploy, NodeLabels, PutPool};
 use crate::manifest::rules;
 use crate::time::Span;
 
@@ -17,6 +17,9 @@ pub const MAX_RETRIES: u32 = 10_000;
 pub const MAX_ENV_BYTES: usize = 32 * 1024;
 /// Longest name of a pool and longest value of a label that chooses nodes.
 pub const MAX_LABEL: usize = 63;
+
+/// Most labels of one thing.
+pub const MAX_LABELS: usize = 64;
 
 type Checked = Result<(), String>;
 
@@ -81,6 +84,17 @@ pub fn label_value(value: &str) -> Checked {
     Ok(())
 }
 
+/// Labels of one thing.
+pub fn labels(labels: &BTreeMap<String, String>) -> Checked {
+    if labels.len() > MAX_LABELS {
+        return Err(format!("at most {MAX_LABELS} labels are possible"));
+    }
+    labels.iter().try_for_each(|(key, value)| {
+        label_key(key)?;
+        label_value(value)
+    })
+}
+
 /// How many shards a job may have.
 pub fn completions(n: u32) -> Checked {
     if n == 0 || n > MAX_COMPLETIONS {
@@ -119,6 +133,27 @@ impl Deploy {
         self.replicas.map_or(Ok(()), replicas)?;
         env(&self.env)?;
         self.pool.as_deref().map_or(Ok(()), pool)
+    }
+}
+
+impl PutPool {
+    /// Every rule for what a pool chooses by.
+    pub fn check(&self) -> Checked {
+        if self.labels.is_empty() {
+            return Err(
+                "a pool chooses by at least one label: without any it would be every node, which is what \
+                 leaving out the pool means"
+                    .to_owned(),
+            );
+        }
+        labels(&self.labels)
+    }
+}
+
+impl NodeLabels {
+    /// Every rule for labels that a node shall have.
+    pub fn check(&self) -> Checked {
+        labels(&self.labels)
     }
 }
 

@@ -87,6 +87,17 @@ pub(crate) fn whole(field: Field<'_, '_>, least: u32) -> Option<u32> {
     }
 }
 
+/// A whole number of any size, such as a count of bytes.
+pub(crate) fn long(field: Field<'_, '_>) -> Option<u64> {
+    let DeValue::Integer(number) = field.value.get_ref() else {
+        return field.expected("a whole number");
+    };
+    match u64::from_str_radix(number.as_str(), number.radix()) {
+        Ok(value) => Some(value),
+        Err(_) => field.fail(&format!("expected a whole number from 0 to {}", u64::MAX)),
+    }
+}
+
 /// A finite number, whole or not.
 pub(crate) fn number(field: Field<'_, '_>) -> Option<f64> {
     let value = match field.value.get_ref() {

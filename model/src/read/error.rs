@@ -141,14 +141,21 @@ impl<'a> Lines<'a> {
         self.starts.partition_point(|start| *start <= offset)
     }
 
-    pub(crate) fn locate(&self, offset: usize, message: String) -> FileError {
+    /// Line and column of an offset, both from 1.
+    pub(crate) fn position(&self, offset: usize) -> (u32, u32) {
         let end = self.text.floor_char_boundary(offset);
         let line = self.line(end);
         let start = self.starts.get(line - 1).copied().unwrap_or(0);
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let column = self.text[start..end].chars().count() + 1;
+        (number(line), number(column))
+    }
+
+    fn locate(&self, offset: usize, message: String) -> FileError {
+        let (line, column) = self.position(offset);
         FileError {
-            line: number(line),
-            column: number(self.text[start..end].chars().count() + 1),
+            line,
+            column,
             message,
         }
     }

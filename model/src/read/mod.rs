@@ -6,6 +6,6 @@ mod error;
 mod section;
 pub mod suggest;
 
-pub(crate) use error::Sink;
 pub use error::{FileError, FileErrors};
-pub(crate) use section::{Field, Section};
+pub(crate) use error::{Lines, Sink};
+pub(crate) use section::{Entry, Field, Section};

@@ -51,6 +51,45 @@ impl<'a, 'i> Field<'a, 'i> {
     }
 }
 
+impl<'a, 'i> Field<'a, 'i> {
+    /// The value as a table whose keys are known.
+    pub(crate) fn section(&self, known: &[&str]) -> Option<Section<'a, 'i>> {
+        let DeValue::Table(table) = self.value.get_ref() else {
+            return self.expected("a table");
+        };
+        let offset = self.value.span().start;
+        Some(Section::new(self.what, table, offset, known, self.sink))
+    }
+}
+
+/// One table in a table of tables.
+pub(crate) struct Entry<'a, 'i> {
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// Where the name stands.
+    pub(crate) offset: usize,
+    /// The table.
+    pub(crate) table: &'a DeTable<'i>,
+}
+
+impl Entry<'_, '_> {
+    /// Its keys with the places of their values; those of tables in it as `KEY.INNER`, too.
+    pub(crate) fn keys(&self) -> Vec<(String, usize)> {
+        let mut found = Vec::new();
+        for (key, value) in self.table {
+            let name = key.get_ref().as_ref();
+            found.push((name.to_owned(), value.span().start));
+            if let DeValue::Table(inner) = value.get_ref() {
+                let inner = inner.iter();
+                found.extend(
+                    inner.map(|(k, v)| (format!("{name}.{}", k.get_ref()), v.span().start)),
+                );
+            }
+        }
+        found
+    }
+}
+
 fn article(value: &DeValue<'_>) -> String {
     let kind = value.type_str();
     let article = if kind.starts_with(['a', 'i']) {
@@ -183,6 +222,37 @@ impl<'a, 'i> Section<'a, 'i> {
                 None
             }
         }
+    }
+
+    /// The tables of a table of tables; nothing when it is not there.
+    pub(crate) fn entries(&self, key: &str) -> Vec<Entry<'a, 'i>> {
+        let Some(value) = self.table.get(key) else {
+            return Vec::new();
+        };
+        let wrong = |offset, value: &DeValue<'_>| {
+            let message = format!(
+                "[{key}]: expected a table for each name, written [{key}.NAME], found {}",
+                article(value)
+            );
+            self.sink.report(offset, message);
+        };
+        let DeValue::Table(table) = value.get_ref() else {
+            wrong(value.span().start, value.get_ref());
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        for (name, value) in table {
+            let offset = name.span().start;
+            match value.get_ref() {
+                DeValue::Table(table) => found.push(Entry {
+                    name: name.get_ref().as_ref(),
+                    offset,
+                    table,
+                }),
+                other => wrong(offset, other),
+            }
+        }
+        found
     }
 
     /// The tables of an array of tables, each as a section; nothing when it is not there.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use berth_model::api::{PutPool, rules};
+use berth_model::api::PutPool;
 use berth_model::id::PoolName;
 use berth_model::pool::{POOL_LABEL, PoolRecord};
 use berth_model::problem::Problem;
@@ -13,8 +13,6 @@ use crate::control::world::World;
 
 /// Most pools: each is looked at for every service that names one.
 const MAX_POOLS: usize = 10_000;
-/// Most labels of one pool.
-const MAX_LABELS: usize = 64;
 
 /// The labels that a place must have for something with these: where they name a pool that has a record,
 /// that pool's labels instead of the label `pool`.
@@ -41,30 +39,9 @@ pub(crate) fn select<'a>(
     labels
 }
 
-/// Every rule for what a pool chooses by.
-pub(crate) fn check(pool: &PutPool) -> Result<(), Problem> {
-    if pool.labels.is_empty() {
-        return Err(Problem::invalid(
-            "a pool chooses by at least one label: without any it would be every node, which is what \
-             leaving out the pool means",
-        ));
-    }
-    if pool.labels.len() > MAX_LABELS {
-        return Err(Problem::invalid(format!(
-            "a pool chooses by at most {MAX_LABELS} labels"
-        )));
-    }
-    for (key, value) in &pool.labels {
-        rules::label_key(key)
-            .and_then(|()| rules::label_value(value))
-            .map_err(Problem::invalid)?;
-    }
-    Ok(())
-}
-
 /// Makes a pool, or changes what it chooses by; what runs stays where it is.
 pub(crate) fn put(world: &mut World, name: &PoolName, pool: &PutPool) -> Result<(), Problem> {
-    check(pool)?;
+    pool.check().map_err(Problem::invalid)?;
     let old = world.records.pools.get(name);
     if old.is_none() && world.records.pools.len() >= MAX_POOLS {
         return Err(Problem::conflict(format!(
@@ -191,7 +168,7 @@ mod tests {
             let pool = PutPool {
                 labels: labels(bad),
             };
-            assert!(check(&pool).is_err(), "{bad}");
+            assert!(pool.check().is_err(), "{bad}");
         }
     }
 }
