@@ -168,15 +168,15 @@ fn what_the_coordinator_says_gets_its_place() {
     for (message, shown) in [
         (
             "service.web.pool: there is none",
-            "fleet.toml:22:8: [service.web] pool: there is none",
+            "fleet.toml:21:8: [service.web] pool: there is none",
         ),
         (
             "service.web.env.LOG: odd",
-            "fleet.toml:24:7: [service.web] env.LOG: odd",
+            "fleet.toml:23:7: [service.web] env.LOG: odd",
         ),
         (
             "job.score: odd: very",
-            "fleet.toml:26:6: [job.score]: odd: very",
+            "fleet.toml:25:6: [job.score]: odd: very",
         ),
         ("service.other: odd", "service.other: odd"),
         ("no path", "no path"),
