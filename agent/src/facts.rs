@@ -56,6 +56,7 @@ pub fn gather(config: &Config, data: &Path) -> Facts {
         conditions: Vec::new(),
         gpus: Vec::new(),
         virtualization: None,
+        relay: None,
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use berth_logs::LogStore;
+use berth_model::relay::Transport;
 use berth_store::BlobStore;
 use tokio::sync::{RwLock, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -59,6 +60,8 @@ pub struct Settings {
     pub max_blob: u64,
     /// Longest pause within an upload.
     pub upload_idle: Duration,
+    /// How gateways reach instances on nodes.
+    pub transport: Transport,
 }
 
 /// 24 h certificates, 5 s heartbeats, 30 s lease, 64 GiB archives, 30 s pauses.
@@ -70,6 +73,7 @@ impl Default for Settings {
             node_lease: Duration::from_secs(30),
             max_blob: 64 << 30,
             upload_idle: Duration::from_secs(30),
+            transport: Transport::default(),
         }
     }
 }

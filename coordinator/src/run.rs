@@ -101,6 +101,7 @@ impl Coordinator {
             settings: config.plan_settings(),
             pod_key: authority.derive("berth: tokens of Pods"),
             clusters: clusters::infos(&config.clusters),
+            transport: config.transport,
             ..control::Config::new(Arc::new(store), authority.key_hash())
         })
         .await?;

@@ -179,6 +179,7 @@ async fn after_a_restore_there_is_no_table_until_the_nodes_have_reported() {
             ..GatewayHello::default()
         }),
         report: None,
+        csr: Default::default(),
     };
     hello.send(first).await.unwrap();
     let mut request = tonic::Request::new(ReceiverStream::new(messages));

@@ -15,6 +15,17 @@ pub struct GatewayRecord {
     pub url: String,
     /// When it first connected.
     pub registered: Timestamp,
+    /// SHA-256 of the key that it shows to relays (SubjectPublicKeyInfo, DER), hexadecimal; empty if it never asked
+    /// for a certificate.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub key: String,
+    /// It was sent away: it follows no table, and no relay lets it in.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub revoked: bool,
+    /// Since when its lease is over: stopping does not wait for it any more. It may serve all the same, out of the
+    /// coordinator's reach, so that relays still let it in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<Timestamp>,
 }
 
 /// What a gateway last said.

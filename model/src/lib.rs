@@ -19,6 +19,7 @@ pub mod pool;
 pub mod problem;
 mod read;
 pub mod record;
+pub mod relay;
 pub mod resources;
 pub mod route;
 pub mod service;

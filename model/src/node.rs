@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{FleetName, NodeName};
+use crate::relay::RelayFacts;
 use crate::resources::Resources;
 use crate::time::Timestamp;
 
@@ -95,6 +96,9 @@ pub struct Facts {
     /// What the machine runs in, in the words of `systemd-detect-virt`, as in `kvm` or `docker`; none on bare metal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub virtualization: Option<String>,
+    /// The node's relay; none where gateways reach instances without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relay: Option<RelayFacts>,
 }
 
 /// A GPU of a node.

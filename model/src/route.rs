@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{InstanceId, ServiceName};
 use crate::manifest::{Limits, Protocol};
+use crate::relay::Relayed;
 
 /// Order of commands and tables: a restore raises `epoch`, a new leader `term`, each change
 /// `generation`. Later compares greater.
@@ -65,4 +66,15 @@ pub struct RevisionRoute {
     pub limits: Limits,
     /// The instances that are ready, each with the address to dial.
     pub instances: BTreeMap<InstanceId, SocketAddr>,
+    /// The instances that are ready and are reached through their nodes' relays. Beside the others, so that a
+    /// gateway that knows no relays does not dial one in the clear.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub relayed: BTreeMap<InstanceId, Relayed>,
+}
+
+impl RevisionRoute {
+    /// Whether an instance is among those that are ready, however it is reached.
+    pub fn has(&self, id: &InstanceId) -> bool {
+        self.instances.contains_key(id) || self.relayed.contains_key(id)
+    }
 }

@@ -3,6 +3,7 @@
 mod facts;
 mod instance;
 mod order;
+mod relay;
 
 /// A message that does not say what it should.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

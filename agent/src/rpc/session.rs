@@ -258,8 +258,8 @@ impl Session {
                 code: refusal.code,
                 message: refusal.message,
             }),
-            // A second welcome, or what a newer coordinator says.
-            Some(Down::Welcome(_)) | None => Ok(()),
+            // A second welcome, who may come to a relay that there is not, or what a newer coordinator says.
+            Some(Down::Welcome(_) | Down::Callers(_)) | None => Ok(()),
         }
     }
 

@@ -5,7 +5,7 @@ mod job;
 
 use std::path::PathBuf;
 
-use berth_model::id::{NodeName, ServiceName};
+use berth_model::id::{GatewayName, NodeName, ServiceName};
 use berth_model::node::RuntimeKind;
 use berth_model::time::Span;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -52,6 +52,9 @@ pub(crate) enum Command {
     /// Named sets of nodes
     #[command(subcommand)]
     Pool(Pool),
+    /// The gateways
+    #[command(subcommand)]
+    Gateway(Gateway),
     /// The Kubernetes clusters
     #[command(subcommand)]
     Cluster(Cluster),
@@ -277,6 +280,22 @@ pub(crate) enum Node {
     /// Join tokens
     #[command(subcommand)]
     Token(Token),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Gateway {
+    /// All gateways
+    List(Reading),
+    /// Send a gateway away: it follows no table any more, and no relay lets it in
+    Revoke {
+        /// The gateway
+        gateway: GatewayName,
+    },
+    /// Forget a gateway that is gone, or let one that was revoked come again
+    Remove {
+        /// The gateway
+        gateway: GatewayName,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -39,6 +39,7 @@ fn arguments() -> Result<(GatewayConfig, Vec<SocketAddr>), Box<dyn Error>> {
 
 fn table(upstreams: &[SocketAddr]) -> Result<Table, Box<dyn Error>> {
     let mut revision = RevisionRoute {
+        relayed: Default::default(),
         serial: 1,
         version: semver::Version::new(1, 0, 0),
         predict_path: None,

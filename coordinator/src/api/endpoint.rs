@@ -115,6 +115,7 @@ pub(super) fn all() -> Vec<Endpoint> {
     all.extend(batch());
     all.extend(declared::all());
     all.extend(fleet());
+    all.extend(edges());
     all
 }
 
@@ -364,12 +365,32 @@ fn fleet() -> Vec<Endpoint> {
             (200, Body::Json("ClusterView")),
             get(things::cluster),
         ),
+    ]
+}
+
+fn edges() -> Vec<Endpoint> {
+    vec![
         endpoint(
             "GET",
             "/v1/gateways",
             "All gateways.",
             (200, Body::List("GatewayView")),
             get(things::gateways),
+        ),
+        endpoint(
+            "POST",
+            "/v1/gateways/{gateway}/revoke",
+            "Send a gateway away: it follows no table any more, and no relay lets it in. Its name and key are not taken \
+             again until it is removed.",
+            (200, Body::Json("GatewayView")),
+            post(things::revoke_gateway),
+        ),
+        endpoint(
+            "DELETE",
+            "/v1/gateways/{gateway}",
+            "Forget a gateway, as it was last; it may come again. 409 while it is connected.",
+            (200, Body::Json("GatewayView")),
+            delete(things::remove_gateway),
         ),
         endpoint(
             "GET",

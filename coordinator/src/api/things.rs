@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::IntoResponse;
 use berth_model::api::{ClusterView, CreateToken, GatewayView, List, NodeView, StatusView};
-use berth_model::id::{ClusterName, NodeName};
+use berth_model::id::{ClusterName, GatewayName, NodeName};
 
 use super::extract::{Json, Name};
 use super::failure::Failure;
@@ -73,6 +73,22 @@ pub(super) async fn gateways(
 ) -> Result<Answer<List<GatewayView>>, Failure> {
     let items = edge.control.ask(Command::Gateways).await?;
     Ok(Answer(List { items }))
+}
+
+pub(super) async fn revoke_gateway(
+    State(edge): State<Arc<Edge>>,
+    Name(gateway): Name<GatewayName>,
+) -> Result<Answer<GatewayView>, Failure> {
+    let command = |reply| Command::RevokeGateway(gateway, reply);
+    Ok(Answer(edge.control.ask(command).await?))
+}
+
+pub(super) async fn remove_gateway(
+    State(edge): State<Arc<Edge>>,
+    Name(gateway): Name<GatewayName>,
+) -> Result<Answer<GatewayView>, Failure> {
+    let command = |reply| Command::RemoveGateway(gateway, reply);
+    Ok(Answer(edge.control.ask(command).await?))
 }
 
 pub(super) async fn status(State(edge): State<Arc<Edge>>) -> Result<Answer<StatusView>, Failure> {

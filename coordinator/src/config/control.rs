@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use berth_logs::Retention;
+use berth_model::relay::Transport;
 use berth_model::time::{Bytes, Span};
 
 use super::cluster::ClusterSettings;
@@ -44,6 +45,8 @@ pub struct ControlConfig {
     pub log_service_bytes: Bytes,
     /// Connections to the API at a time. Default 4096.
     pub max_connections: u32,
+    /// How gateways reach instances on nodes: `auto`, `relay` or `plain`. Default `auto`.
+    pub transport: Transport,
     /// Kubernetes clusters. Default: none.
     pub clusters: Vec<ClusterSettings>,
 }
@@ -68,6 +71,7 @@ impl Default for ControlConfig {
             log_max_bytes: Bytes(logs.max_bytes),
             log_service_bytes: Bytes(logs.per_service_bytes),
             max_connections: 4096,
+            transport: Transport::default(),
             clusters: Vec::new(),
         }
     }
@@ -99,6 +103,7 @@ impl ControlConfig {
         keys.take("log_max_bytes", &mut config.log_max_bytes);
         keys.take("log_service_bytes", &mut config.log_service_bytes);
         keys.take("max_connections", &mut config.max_connections);
+        keys.take("transport", &mut config.transport);
         keys.take("cluster", &mut config.clusters);
         config.check(&mut keys);
         keys.finish(config)
@@ -166,6 +171,7 @@ impl ControlConfig {
             node_lease: self.node_lease.0,
             max_blob: self.max_blob.0,
             upload_idle: Duration::from_secs(30),
+            transport: self.transport,
         }
     }
 

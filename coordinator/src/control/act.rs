@@ -5,7 +5,7 @@ use berth_model::instance::{InstanceRecord, InstanceStatus, Phase, Stage};
 use berth_model::place::Place;
 use berth_plan::{Action, Session};
 
-use super::commands::jobs;
+use super::commands::{gateways, jobs};
 use super::events::{Happened, OfJob};
 use super::world::World;
 
@@ -47,12 +47,7 @@ pub(crate) fn act(world: &mut World, action: Action) {
         Action::Forget { id } => forget(world, &id),
         Action::LoseNode { node } => lose_node(world, &node, true),
         Action::ReturnNode { node } => lose_node(world, &node, false),
-        Action::ForgetGateway { gateway } => {
-            world.live.gateways.remove(&gateway);
-            if world.records.gateways.remove(&gateway).is_some() {
-                world.happened(&Happened::GatewayLost(&gateway));
-            }
-        }
+        Action::ForgetGateway { gateway } => gateways::lose(world, &gateway),
     }
 }
 

@@ -17,11 +17,11 @@ use super::batch::{self, Part};
 use super::challenge::Challenges;
 use super::clock::Clock;
 use super::clusters;
-use super::commands::{agents, joining};
+use super::commands::{agents, gateways, joining};
 use super::events::Happened;
 use super::records::{LAST_EPOCH, PROBE, Records, TERM};
 use super::world::World;
-use super::{Command, ControlError, Metrics, act, observe, publish};
+use super::{Command, ControlError, Metrics, act, callers, observe, publish};
 
 /// Most commands in one batch: a bound on how long the first of them waits.
 const MAX_BATCH: usize = 256;
@@ -143,6 +143,7 @@ impl Actor {
         }
         agents::sweep(&mut self.world);
         joining::prune_tokens(&mut self.world);
+        gateways::prune(&mut self.world);
         self.settle();
         self.seal()
     }
@@ -314,7 +315,8 @@ impl Actor {
         publish::removed_nodes(&mut self.world);
         self.stale |= publish::table(&mut self.world, &self.tables);
         clusters::publish(&self.world);
-        let over: BTreeSet<_> = publish::desired_sets(&mut self.world).into_iter().collect();
+        let mut over: BTreeSet<_> = publish::desired_sets(&mut self.world).into_iter().collect();
+        over.extend(callers::tell(&mut self.world));
         for connection in over {
             agents::close(&mut self.world, connection);
             self.stale = true;

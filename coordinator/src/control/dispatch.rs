@@ -11,7 +11,7 @@ use super::clusters;
 use super::commands::{agents, gateways, jobs, joining, models, nodes, services};
 use super::views;
 use super::world::World;
-use super::{Command, ControlError, Join, Joined, Reply};
+use super::{Command, ControlError, Following, Join, Joined, Reply};
 
 fn admitted(world: &mut World, join: &Join) -> Result<Joined, Problem> {
     if let Some(pod) = &join.pod {
@@ -159,13 +159,36 @@ impl Actor {
                 self.stale |= agents::close(&mut self.world, connection).is_some();
                 Ok(())
             }
+            other => self.dispatch_gateway(other),
+        }
+    }
+
+    fn dispatch_gateway(&mut self, command: Command) -> Result<(), ControlError> {
+        match command {
             Command::GatewayOpened(name, url, reply) => {
                 let tables = self.tables.clone();
                 self.change(
                     reply,
                     |w| gateways::open(w, &name, &url),
-                    move |_, connection| Ok((connection, tables.subscribe())),
+                    move |_, (connection, over)| {
+                        Ok(Following {
+                            connection,
+                            tables: tables.subscribe(),
+                            over,
+                        })
+                    },
                 )
+            }
+            Command::GatewayKey(connection, key, reply) => self.change(
+                reply,
+                |w| gateways::key(w, connection, &key),
+                |_, ()| Ok(()),
+            ),
+            Command::RevokeGateway(name, reply) => {
+                self.change(reply, |w| gateways::revoke(w, &name), |_, view| Ok(view))
+            }
+            Command::RemoveGateway(name, reply) => {
+                self.change(reply, |w| gateways::remove(w, &name), |_, view| Ok(view))
             }
             Command::GatewayReported(connection, report) => {
                 self.stale |= gateways::report(&mut self.world, connection, report);
@@ -219,6 +242,12 @@ impl Actor {
                     Ok((list, events.subscribe()))
                 });
             }
+            other => self.dispatch_lookup(other),
+        }
+    }
+
+    fn dispatch_lookup(&mut self, command: Command) {
+        match command {
             Command::Clusters(reply) => self.read(reply, |w| Ok(views::cluster::all(w))),
             Command::Cluster(name, reply) => {
                 self.read(reply, move |w| views::cluster::one(w, &name));
@@ -261,8 +290,25 @@ impl Actor {
             | Command::AgentAcknowledged(..)
             | Command::AgentClosed(..)
             | Command::GatewayOpened(..)
+            | Command::GatewayKey(..)
+            | Command::RevokeGateway(..)
+            | Command::RemoveGateway(..)
             | Command::GatewayReported(..)
-            | Command::GatewayClosed(..) => {}
+            | Command::GatewayClosed(..)
+            | Command::Models(..)
+            | Command::Model(..)
+            | Command::Services(..)
+            | Command::Service(..)
+            | Command::Jobs(..)
+            | Command::Job(..)
+            | Command::JobOutput(..)
+            | Command::JobTold(..)
+            | Command::Leavings(..)
+            | Command::Nodes(..)
+            | Command::Node(..)
+            | Command::Gateways(..)
+            | Command::Status(..)
+            | Command::Events(..) => {}
         }
     }
 

@@ -49,6 +49,8 @@ pub(crate) enum Happened<'a> {
     NodeRemoved(&'a NodeName),
     GatewayConnected(&'a GatewayName, &'a str),
     GatewayLost(&'a GatewayName),
+    GatewayRevoked(&'a GatewayName),
+    GatewayRemoved(&'a GatewayName),
     Job(OfJob<'a>),
     TokenCreated(&'a str, Timestamp),
     Restored,
@@ -108,6 +110,8 @@ impl Happened<'_> {
             H::NodeRemoved(..) => (Level::Info, "node-removed"),
             H::GatewayConnected(..) => (Level::Info, "gateway-connected"),
             H::GatewayLost(..) => (Level::Warning, "gateway-lost"),
+            H::GatewayRevoked(..) => (Level::Warning, "gateway-revoked"),
+            H::GatewayRemoved(..) => (Level::Info, "gateway-removed"),
             H::Job(job) => job.kind(),
             H::TokenCreated(..) => (Level::Info, "token-created"),
             H::Restored => (Level::Warning, "restored"),
@@ -146,7 +150,10 @@ impl Happened<'_> {
             H::NodeKeyInUse(agent, _) | H::NodeRefused(agent, _) => format!("node/{agent}"),
             H::PoolChanged(p, _) | H::PoolDeleted(p) => format!("pool/{p}"),
             H::ClusterReached(c) | H::ClusterAway(c, _) => format!("cluster/{c}"),
-            H::GatewayConnected(g, _) | H::GatewayLost(g) => format!("gateway/{g}"),
+            H::GatewayConnected(g, _)
+            | H::GatewayLost(g)
+            | H::GatewayRevoked(g)
+            | H::GatewayRemoved(g) => format!("gateway/{g}"),
             H::Job(job) => job.subject(),
             H::TokenCreated(id, _) => format!("token/{id}"),
             H::Restored | H::Settled | H::MassLoss(..) | H::MassLossOver => "coordinator".into(),
@@ -176,6 +183,8 @@ impl Happened<'_> {
             | H::NodeRemoved(..)
             | H::GatewayConnected(..)
             | H::GatewayLost(..)
+            | H::GatewayRevoked(..)
+            | H::GatewayRemoved(..)
             | H::TokenCreated(..)
             | H::Restored
             | H::Settled
@@ -271,6 +280,10 @@ impl Happened<'_> {
                     "gateway {g} was silent for its lease: stopping does not wait for it any more"
                 )
             }
+            H::GatewayRevoked(g) => {
+                format!("gateway {g} was revoked: it follows no table, and relays turn it away")
+            }
+            H::GatewayRemoved(g) => format!("gateway {g} was removed; it may come again"),
             H::TokenCreated(id, until) => {
                 format!("join token {id} was made, good until {}", until.rfc3339())
             }

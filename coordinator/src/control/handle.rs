@@ -19,9 +19,11 @@ use berth_model::instance::{InstanceSpec, InstanceStatus};
 use berth_model::job::{ShardInput, TaskOutput};
 use berth_model::node::{Facts, NodeStatistics};
 use berth_model::problem::Problem;
+use berth_model::relay::Caller;
 use berth_model::route::{Order, Table};
 use berth_model::service::ModelVersion;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 /// Answer of a command: sent only once what it acknowledges is on disk.
 pub type Reply<T> = oneshot::Sender<Result<T, Problem>>;
@@ -124,18 +126,31 @@ pub enum Command {
     AgentAcknowledged(ConnectionId, Order, Option<String>),
     /// An agent's session is over.
     AgentClosed(ConnectionId),
-    /// A gateway begins to follow; answers with its connection and the table to watch.
-    GatewayOpened(
-        GatewayName,
-        String,
-        Reply<(ConnectionId, watch::Receiver<Arc<Table>>)>,
-    ),
+    /// A gateway begins to follow.
+    GatewayOpened(GatewayName, String, Reply<Following>),
+    /// A gateway shows the key that it will show to relays (SHA-256 hex of SubjectPublicKeyInfo); answered when it
+    /// is on disk.
+    GatewayKey(ConnectionId, String, Reply<()>),
+    /// Send a gateway away: no relay lets it in any more, and it follows no table.
+    RevokeGateway(GatewayName, Reply<GatewayView>),
+    /// Forget a gateway; it may come again. Conflict while it is connected.
+    RemoveGateway(GatewayName, Reply<GatewayView>),
     /// A gateway's report.
     GatewayReported(ConnectionId, GatewayReport),
     /// A gateway's stream is over.
     GatewayClosed(ConnectionId),
     /// How large is this blob? Only archives of registered models and inputs of jobs. For FetchBlob.
     BlobWanted(BlobDigest, Reply<u64>),
+}
+
+/// What a gateway that follows is given.
+pub struct Following {
+    /// Its connection.
+    pub connection: ConnectionId,
+    /// The route table, now and from now on.
+    pub tables: watch::Receiver<Arc<Table>>,
+    /// Cancelled when it is sent away.
+    pub over: CancellationToken,
 }
 
 /// A job to create.
@@ -227,6 +242,8 @@ pub enum ToAgent {
         /// Its instances.
         instances: Vec<InstanceSpec>,
     },
+    /// All who may come to its relay.
+    Callers(Arc<Vec<Caller>>),
     /// Is anybody there? (Asked of an older session when a second one opens.)
     Ping(u64),
     /// The session is over, and why (code, message).

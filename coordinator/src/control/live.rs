@@ -8,10 +8,12 @@ use berth_model::gateway::GatewayReport;
 use berth_model::id::{GatewayName, InstanceId};
 use berth_model::instance::Intent;
 use berth_model::node::NodeStatistics;
+use berth_model::relay::Caller;
 use berth_model::route::Order;
 use berth_model::time::{Monotonic, Span};
 use berth_plan::Session;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::agent::AgentName;
 use super::{ConnectionId, ToAgent};
@@ -22,6 +24,8 @@ pub(crate) struct Live {
     last_connection: ConnectionId,
     pub(crate) agents: BTreeMap<AgentName, LiveAgent>,
     pub(crate) gateways: BTreeMap<GatewayName, LiveGateway>,
+    /// Who may come to relays, as agents were told last.
+    pub(crate) callers: Arc<Vec<Caller>>,
     /// When an instance was seen to drain first, in this term.
     pub(crate) draining_since: BTreeMap<InstanceId, Monotonic>,
     /// What has ended in clusters.
@@ -56,6 +60,8 @@ pub(crate) struct AgentSession {
     pub(crate) outbox: mpsc::Sender<ToAgent>,
     /// Whether it was sent the newest desired set.
     pub(crate) current: bool,
+    /// Whether it was told who may come to its relay.
+    pub(crate) told_callers: bool,
     /// The newest one it acknowledged, and when.
     pub(crate) acknowledged: Option<(Order, Monotonic)>,
     /// Why it refused the newest one.
@@ -75,6 +81,8 @@ pub(crate) struct LiveGateway {
     pub(crate) connection: Option<ConnectionId>,
     pub(crate) last_heard: Option<Monotonic>,
     pub(crate) report: GatewayReport,
+    /// Cancelled when it is sent away.
+    pub(crate) over: CancellationToken,
 }
 
 impl Live {

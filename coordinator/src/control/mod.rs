@@ -17,6 +17,7 @@ mod act;
 mod actor;
 mod agent;
 mod batch;
+mod callers;
 mod challenge;
 mod clock;
 mod clusters;

@@ -122,8 +122,9 @@ fn observed(world: &World) -> Observed {
         attempts: BTreeMap::clone(&records.attempts),
         gateways: records
             .gateways
-            .keys()
-            .map(|name| (name.clone(), gateway(world, name)))
+            .values()
+            .filter(|record| !record.revoked && record.gone.is_none())
+            .map(|record| (record.name.clone(), gateway(world, &record.name)))
             .collect(),
         started: world.started,
         settling: world.settling,

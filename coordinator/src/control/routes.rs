@@ -1,10 +1,12 @@
 //! The route table from the records: pure.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use berth_model::id::{InstanceId, ServiceName};
 use berth_model::instance::{InstanceRecord, Phase, Stage};
 use berth_model::place::Place;
+use berth_model::relay::Relayed;
 use berth_model::route::{RevisionRoute, ServiceRoute};
 use berth_model::service::{Revision, ServiceRecord};
 use berth_plan::WaitReason;
@@ -50,17 +52,31 @@ fn route(world: &World, service: &ServiceRecord, instances: &[&InstanceRecord]) 
         else {
             continue;
         };
-        route
+        let of = route
             .revisions
             .entry(number)
-            .or_insert_with(|| revision_route(world, revision))
-            .instances
-            .insert(record.id.clone(), address);
+            .or_insert_with(|| revision_route(world, revision));
+        match relayed(world, record, address) {
+            Some(relayed) => drop(of.relayed.insert(record.id.clone(), relayed)),
+            None => drop(of.instances.insert(record.id.clone(), address)),
+        }
     }
     if route.revisions.is_empty() {
         route.unavailable_reason = unavailable(world, service, instances);
     }
     route
+}
+
+/// How an instance is reached that listens on the loopback of a node with a relay; none if it is dialled itself.
+fn relayed(world: &World, record: &InstanceRecord, local: SocketAddr) -> Option<Relayed> {
+    let node = record.place.node().filter(|_| local.ip().is_loopback())?;
+    let relay = world.records.nodes.get(node)?.facts.relay.as_ref()?;
+    Some(Relayed {
+        address: relay.address,
+        node: node.clone(),
+        key: relay.key.clone(),
+        local,
+    })
 }
 
 fn takes_traffic(world: &World, record: &InstanceRecord) -> bool {
@@ -81,6 +97,7 @@ fn revision_route(world: &World, revision: &Revision) -> RevisionRoute {
         protocol: manifest.map(|m| m.module.protocol).unwrap_or_default(),
         limits: manifest.map(|m| m.limits.clone()).unwrap_or_default(),
         instances: BTreeMap::new(),
+        relayed: BTreeMap::new(),
     }
 }
 
@@ -167,6 +184,36 @@ mod tests {
             route.unavailable_reason,
             "no instance of web is ready: web.1.0.1 is in backoff"
         );
+    }
+
+    #[test]
+    fn what_listens_on_the_loopback_of_a_node_with_a_relay_is_reached_through_it() {
+        let mut w = world_with_service();
+        let name: berth_model::id::NodeName = "n1".parse().unwrap();
+        let mut node = w.records.nodes[&name].clone();
+        node.facts.relay = Some(berth_model::relay::RelayFacts {
+            address: "10.0.0.7:7460".parse().unwrap(),
+            key: "aa".to_owned(),
+        });
+        w.records.nodes.put(name.clone(), node);
+        let route = web(&w);
+        let revision = &route.revisions[&1];
+        assert!(
+            revision.instances.is_empty(),
+            "no gateway may dial its own loopback"
+        );
+        let id: InstanceId = "web.1.0.1".parse().unwrap();
+        let relayed = &revision.relayed[&id];
+        assert_eq!(relayed.address.to_string(), "10.0.0.7:7460");
+        assert_eq!((&relayed.node, relayed.key.as_str()), (&name, "aa"));
+        assert!(relayed.local.ip().is_loopback());
+        // One that was started to be dialled itself is, until it is started anew.
+        set(&mut w, "web.1.0.1", |r| {
+            r.status.address = Some("10.0.0.7:21000".parse().unwrap())
+        });
+        let route = web(&w);
+        assert!(route.revisions[&1].relayed.is_empty());
+        assert_eq!(route.revisions[&1].instances.len(), 1);
     }
 
     #[test]

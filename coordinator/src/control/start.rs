@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use berth_model::relay::Transport;
 use berth_model::route::Table;
 use berth_plan::Settings;
 use berth_store::{Guard, Store, Txn};
@@ -37,6 +38,8 @@ pub struct Config {
     pub pod_key: [u8; 32],
     /// The configured clusters.
     pub clusters: Vec<ClusterInfo>,
+    /// How gateways reach instances on nodes.
+    pub transport: Transport,
 }
 
 impl Config {
@@ -49,6 +52,7 @@ impl Config {
             ca_key_hash: ca_key_hash.into(),
             pod_key: [0; 32],
             clusters: Vec::new(),
+            transport: Transport::default(),
         }
     }
 }
@@ -79,6 +83,7 @@ pub async fn start(
             .into_iter()
             .map(|info| (info.name.clone(), Cluster::new(info, wall)))
             .collect(),
+        transport: config.transport,
         started: now,
         now,
         wall,

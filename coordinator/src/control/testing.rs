@@ -304,6 +304,7 @@ pub(crate) fn world() -> World {
         ca_key_hash: "hash".into(),
         pod_key: [7; 32],
         clusters: BTreeMap::new(),
+        transport: Default::default(),
         started: Monotonic(1_000),
         now: Monotonic(1_000),
         wall: Timestamp(1_700_000_000_000),
@@ -342,7 +343,7 @@ pub(crate) fn world_with_service() -> World {
 }
 
 /// Gives a node a session that was heard just now.
-pub(crate) fn connect(world: &mut World, node: &str) {
+pub(crate) fn connect(world: &mut World, node: &str) -> mpsc::Receiver<super::ToAgent> {
     let now = world.now;
     let live = world
         .live
@@ -350,15 +351,16 @@ pub(crate) fn connect(world: &mut World, node: &str) {
         .entry(NodeName::new(node).unwrap().into())
         .or_default();
     live.last_heard = Some(now);
-    // The receiver is gone, which only sending would notice.
-    let (outbox, _) = mpsc::channel(1);
+    let (outbox, words) = mpsc::channel(4);
     live.session = Some(super::live::AgentSession {
         connection: 1,
         outbox,
         current: false,
+        told_callers: false,
         acknowledged: None,
         refused: None,
     });
+    words
 }
 
 /// Configures a cluster.

@@ -7,6 +7,7 @@ use berth_model::event::Event;
 use berth_model::id::{ClusterName, NodeName};
 use berth_model::node::NodeState;
 use berth_model::place::Place;
+use berth_model::relay::Transport;
 use berth_model::route::{Order, Table};
 use berth_model::service::{ModelVersion, Revision};
 use berth_model::time::{Monotonic, Timestamp};
@@ -29,6 +30,8 @@ pub(crate) struct World {
     pub(crate) pod_key: [u8; 32],
     /// The configured clusters.
     pub(crate) clusters: BTreeMap<ClusterName, Cluster>,
+    /// How gateways reach instances on nodes.
+    pub(crate) transport: Transport,
     /// When this coordinator began to listen.
     pub(crate) started: Monotonic,
     /// The time of this turn of the loop.

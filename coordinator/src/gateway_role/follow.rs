@@ -121,6 +121,7 @@ impl Follower {
                 let message = GatewayMessage {
                     hello: None,
                     report: Some(report.clone().into()),
+                    csr: Default::default(),
                 };
                 match outbound.try_send(message) {
                     Ok(()) => {
@@ -145,6 +146,7 @@ impl Follower {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
             }),
             report: Some(self.tables.report().into()),
+            csr: Default::default(),
         };
         outbound.try_send(first).map_err(|_| Ended::Closed)?;
         let mut request = Request::new(ReceiverStream::new(messages));

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use berth_model::id::{GatewayName, NodeName};
+use berth_model::relay;
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SigningKey,
@@ -33,7 +35,9 @@ pub struct Authority {
 pub struct IssuedCertificate {
     /// The certificate, then the authority's, in PEM.
     pub chain_pem: String,
-    /// The certificate alone.
+    /// The certificate alone, in PEM.
+    pub pem: String,
+    /// The same in DER.
     pub der: CertificateDer<'static>,
     /// The moment from which it is not valid any more.
     pub not_after: OffsetDateTime,
@@ -156,6 +160,43 @@ impl Authority {
         self.sign(&params, &csr.request.public_key)
     }
 
+    /// A certificate for the key of a node's relay, in its fixed name.
+    pub fn sign_relay(
+        &self,
+        csr: &VerifiedCsr,
+        node: &NodeName,
+        life: Duration,
+    ) -> Result<IssuedCertificate, PkiError> {
+        let usage = ExtendedKeyUsagePurpose::ServerAuth;
+        self.sign_named(csr, relay::relay_name(node), life, usage)
+    }
+
+    /// A certificate that a gateway shows to relays, in its fixed name.
+    pub fn sign_gateway(
+        &self,
+        csr: &VerifiedCsr,
+        gateway: &GatewayName,
+        life: Duration,
+    ) -> Result<IssuedCertificate, PkiError> {
+        let usage = ExtendedKeyUsagePurpose::ClientAuth;
+        self.sign_named(csr, relay::gateway_name(gateway.as_str()), life, usage)
+    }
+
+    /// A certificate in one DNS name. Nothing of the request but its key is used. The subject is empty, as the
+    /// name may be longer than a common name's 64 bytes.
+    fn sign_named(
+        &self,
+        csr: &VerifiedCsr,
+        name: String,
+        life: Duration,
+        usage: ExtendedKeyUsagePurpose,
+    ) -> Result<IssuedCertificate, PkiError> {
+        let mut params = leaf("", life, usage);
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.subject_alt_names = CertificateParams::new([name])?.subject_alt_names;
+        self.sign(&params, &csr.request.public_key)
+    }
+
     /// A server certificate for the names and addresses.
     pub fn sign_server(
         &self,
@@ -180,6 +221,7 @@ impl Authority {
         let certificate = params.signed_by(key, &self.issuer)?;
         Ok(IssuedCertificate {
             chain_pem: format!("{}{}", certificate.pem(), self.pem),
+            pem: certificate.pem(),
             der: certificate.der().clone(),
             not_after: params.not_after,
         })

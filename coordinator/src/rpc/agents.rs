@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use berth_proto::v1::agents_server::Agents;
 use berth_proto::v1::{
-    AgentMessage, BlobChunk, CoordinatorMessage, FetchBlobRequest, LogAck, LogBatch, OutputChunk,
-    OutputReply,
+    AgentMessage, BlobChunk, Certified, CertifyRelayRequest, CoordinatorMessage, FetchBlobRequest,
+    LogAck, LogBatch, OutputChunk, OutputReply,
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Streamed, agent_of, archive, output, session, ship, status};
+use super::{Streamed, agent_of, archive, certify, output, session, ship, status};
 use crate::edge::Edge;
 
 pub(super) struct Service(pub(super) Arc<Edge>);
@@ -57,5 +57,15 @@ impl Agents for Service {
             .await
             .map_err(|problem| status(&problem))?;
         output::take(&self.0, agent, request.into_inner()).await
+    }
+
+    async fn certify_relay(
+        &self,
+        request: Request<CertifyRelayRequest>,
+    ) -> Result<Response<Certified>, Status> {
+        let agent = agent_of(&self.0, &request)
+            .await
+            .map_err(|problem| status(&problem))?;
+        certify::relay(&self.0, &agent, request.get_ref()).map(Response::new)
     }
 }

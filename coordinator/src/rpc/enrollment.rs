@@ -27,7 +27,7 @@ impl Service {
     }
 }
 
-fn parse(csr: &[u8]) -> Result<VerifiedCsr, Status> {
+pub(super) fn parse(csr: &[u8]) -> Result<VerifiedCsr, Status> {
     VerifiedCsr::parse(csr).map_err(|error| Status::invalid_argument(error.to_string()))
 }
 

@@ -2,6 +2,7 @@
 
 mod agents;
 mod archive;
+mod certify;
 mod enrollment;
 mod output;
 mod routes;

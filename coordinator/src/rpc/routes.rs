@@ -9,9 +9,10 @@ use berth_proto::v1::routes_server::Routes;
 use berth_proto::v1::{GatewayMessage, GatewayReport, RouteMessage};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Outbound, Streamed, answers, peer_has_gone, status};
+use super::{Outbound, Streamed, answers, certify, peer_has_gone, status};
 use crate::control::{Command, ConnectionId, Handle};
 use crate::edge::{Counted, Edge};
 use crate::pki::Role;
@@ -68,6 +69,9 @@ fn authorise<T>(edge: &Edge, request: &Request<T>) -> Result<(), Status> {
 struct Connection {
     control: Handle,
     id: ConnectionId,
+    name: GatewayName,
+    /// Cancelled when the gateway is sent away.
+    over: CancellationToken,
 }
 
 impl Drop for Connection {
@@ -80,7 +84,7 @@ impl Drop for Connection {
 }
 
 async fn follow(
-    edge: &Edge,
+    edge: &Arc<Edge>,
     mut inbound: Streaming<GatewayMessage>,
     outbound: &Outbound<RouteMessage>,
 ) -> Result<(), Status> {
@@ -95,24 +99,29 @@ async fn follow(
         .name
         .parse()
         .map_err(|error| Status::invalid_argument(format!("field hello.name: {error}")))?;
-    let (id, table) = edge
+    let following = edge
         .control
         .ask(|reply| Command::GatewayOpened(name.clone(), hello.url, reply))
         .await
         .map_err(|problem| status(&problem))?;
     let connection = Connection {
         control: edge.control.clone(),
-        id,
+        id: following.connection,
+        name,
+        over: following.over,
     };
-    tracing::info!(gateway = %name, "a gateway follows the route table");
+    tracing::info!(gateway = %connection.name, "a gateway follows the route table");
     if let Some(report) = first.report {
         reported(&connection, report).await?;
     }
-    exchange(edge, &connection, inbound, outbound, table).await
+    if !first.csr.is_empty() {
+        certify(edge, &connection, &first.csr, outbound).await?;
+    }
+    exchange(edge, &connection, inbound, outbound, following.tables).await
 }
 
 async fn exchange(
-    edge: &Edge,
+    edge: &Arc<Edge>,
     connection: &Connection,
     mut inbound: Streaming<GatewayMessage>,
     outbound: &Outbound<RouteMessage>,
@@ -129,6 +138,9 @@ async fn exchange(
                     deadline = Instant::now() + SILENCE;
                     if let Some(report) = message.report {
                         reported(connection, report).await?;
+                    }
+                    if !message.csr.is_empty() {
+                        certify(edge, connection, &message.csr, outbound).await?;
                     }
                 }
                 Ok(Ok(None)) => return Ok(()),
@@ -149,6 +161,10 @@ async fn exchange(
                     place.send(Ok(message_of(&newest)?));
                 }
             }
+            () = connection.over.cancelled() => {
+                let message = format!("gateway {} was revoked", connection.name);
+                return Err(Status::permission_denied(message));
+            }
             () = outbound.closed() => return Ok(()),
             () = edge.shutdown.cancelled() => {
                 return Err(Status::unavailable("the coordinator is shutting down"));
@@ -162,7 +178,25 @@ fn message_of(table: &Table) -> Result<RouteMessage, Status> {
         .map_err(|error| Status::internal(format!("the table has no JSON form: {error}")))?;
     Ok(RouteMessage {
         table_json: table_json.into(),
+        certificate: None,
     })
+}
+
+/// Answers a certificate request.
+async fn certify(
+    edge: &Arc<Edge>,
+    connection: &Connection,
+    csr: &[u8],
+    outbound: &Outbound<RouteMessage>,
+) -> Result<(), Status> {
+    let certificate = certify::gateway(edge, connection.id, &connection.name, csr).await?;
+    let message = RouteMessage {
+        table_json: Default::default(),
+        certificate: Some(certificate),
+    };
+    // One that has gone asks again when it is back.
+    let _ = outbound.send(Ok(message)).await;
+    Ok(())
 }
 
 async fn reported(connection: &Connection, report: GatewayReport) -> Result<(), Status> {

@@ -11,8 +11,8 @@ use berth_proto::v1;
 use berth_proto::v1::agent_message::Message as FromAgent;
 use berth_proto::v1::coordinator_message::Message;
 use berth_proto::v1::{
-    AgentMessage, CoordinatorMessage, DesiredSet, Hello, Ping, Refusal, StatusAck, StatusReport,
-    Welcome,
+    AgentMessage, Callers, CoordinatorMessage, DesiredSet, Hello, Ping, Refusal, StatusAck,
+    StatusReport, Welcome,
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -138,6 +138,7 @@ impl Session {
             node: self.agent.label(),
             heartbeat_ms: millis(settings.heartbeat),
             lease_ms: millis(settings.node_lease),
+            transport: settings.transport.to_string(),
         };
         self.send(Message::Welcome(welcome)).await?;
         tracing::info!(agent = %self.agent, "an agent's session began");
@@ -333,6 +334,9 @@ fn spoken(word: ToAgent) -> Message {
         ToAgent::Desired { order, instances } => Message::Desired(DesiredSet {
             order: Some(order.into()),
             instances: instances.into_iter().map(Into::into).collect(),
+        }),
+        ToAgent::Callers(callers) => Message::Callers(Callers {
+            callers: callers.iter().cloned().map(Into::into).collect(),
         }),
         ToAgent::Ping(nonce) => Message::Ping(Ping { nonce }),
         ToAgent::Refuse(code, message) => Message::Refusal(Refusal { code, message }),

@@ -212,6 +212,9 @@ pub struct GatewayView {
     pub url: String,
     /// Whether it follows the route table now.
     pub connected: bool,
+    /// Whether it was sent away: no relay lets it in.
+    #[serde(default)]
+    pub revoked: bool,
     /// Whether it has acknowledged the newest table.
     pub current: bool,
 }
@@ -243,6 +246,9 @@ pub struct StatusView {
     /// Jobs by state.
     #[serde(default)]
     pub jobs: BTreeMap<String, u32>,
+    /// How gateways reach instances on nodes: `relay`, `plain`, `direct` (all on one machine) or several of them.
+    #[serde(default)]
+    pub transport: String,
 }
 
 /// One thing that is wrong.

@@ -1,5 +1,6 @@
 use berth_model::digest::PackageDigest;
 use berth_model::node::{Condition, Facts, Gpu, GpuStatistics, NodeStatistics};
+use berth_model::relay::RelayFacts;
 use berth_model::resources::Resources;
 
 use super::{word, word_of};
@@ -52,6 +53,10 @@ impl From<Facts> for v1::Facts {
                 .collect(),
             gpus: facts.gpus.into_iter().map(Into::into).collect(),
             virtualization: facts.virtualization.unwrap_or_default(),
+            relay: facts.relay.map(|relay| v1::RelayFacts {
+                address: relay.address.to_string(),
+                key: relay.key,
+            }),
         }
     }
 }
@@ -86,6 +91,13 @@ impl From<v1::Facts> for Facts {
                 .collect(),
             gpus: facts.gpus.into_iter().map(Into::into).collect(),
             virtualization: Some(facts.virtualization).filter(|name| !name.is_empty()),
+            // An address that cannot be read is none.
+            relay: facts.relay.and_then(|relay| {
+                Some(RelayFacts {
+                    address: relay.address.parse().ok()?,
+                    key: relay.key,
+                })
+            }),
         }
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct State {
     pub(crate) pki: Pki,
     pub(crate) secret: String,
     pub(crate) certificate_life: Duration,
+    /// What the welcome says of it; empty as from a coordinator that knows no relays.
+    pub(crate) transport: String,
     pub(crate) joins: u32,
     pub(crate) renewals: u32,
     /// What a Pod that joins is to run.
@@ -89,6 +91,7 @@ impl Coordinator {
             pki: Pki::new(),
             secret: "s3cret".to_owned(),
             certificate_life: Duration::from_secs(3600),
+            transport: String::new(),
             joins: 0,
             renewals: 0,
             pod_instance: None,

@@ -69,4 +69,15 @@ impl Pki {
         request.params = params;
         request.signed_by(&self.ca).unwrap().pem()
     }
+
+    /// For serving in one DNS name.
+    pub(crate) fn sign_server(&self, csr: &[u8], name: &str, life: Duration) -> String {
+        let mut request = CertificateSigningRequestParams::from_der(&csr.to_vec().into()).unwrap();
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.not_before = OffsetDateTime::now_utc();
+        params.not_after = params.not_before + life;
+        request.params = params;
+        request.signed_by(&self.ca).unwrap().pem()
+    }
 }

@@ -118,6 +118,22 @@ impl v1::agents_server::Agents for Service {
         })
     }
 
+    async fn certify_relay(
+        &self,
+        request: Request<v1::CertifyRelayRequest>,
+    ) -> Result<Response<v1::Certified>, Status> {
+        authenticated(&request)?;
+        let csr = request.into_inner().csr;
+        self.with(|state| {
+            let name = "n1.relay.berth.internal";
+            Ok(Response::new(v1::Certified {
+                certificate: state.pki.sign_server(&csr, name, state.certificate_life),
+                ca: state.pki.ca_pem(),
+                renew_after_ms: 60_000,
+            }))
+        })
+    }
+
     type ShipLogsStream = UnboundedReceiverStream<Result<v1::LogAck, Status>>;
 
     async fn session(
@@ -223,6 +239,7 @@ fn hear(
                 node: "n1".into(),
                 heartbeat_ms: 100,
                 lease_ms: 5000,
+                transport: state.transport.clone(),
             }));
             if let Some(desired) = state.desired.clone() {
                 send(Down::Desired(desired));

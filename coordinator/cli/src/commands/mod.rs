@@ -5,6 +5,7 @@ mod completions;
 mod deploy;
 mod down;
 mod events;
+mod gateway;
 mod job;
 mod logs;
 mod model;
@@ -37,6 +38,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         Command::Logs(logs) => logs::run(&Client::from_context()?, logs).await?,
         Command::Node(node) => node::run(&Client::from_context()?, node).await?,
         Command::Pool(pool) => pool::run(&Client::from_context()?, pool).await?,
+        Command::Gateway(gateway) => {
+            gateway::run(&Client::from_context()?, gateway).await?;
+        }
         Command::Cluster(cluster) => {
             cluster::run(&Client::from_context()?, cluster).await?;
         }

@@ -50,6 +50,9 @@ fn render(status: &StatusView) -> String {
             gateway.name, gateway.url
         ));
     }
+    if !status.transport.is_empty() {
+        text.push_str(&format!("transport  {}\n", status.transport));
+    }
     text.push_str(&format!("version    {}\n", status.version));
     text
 }
@@ -91,11 +94,12 @@ mod tests {
             instances: BTreeMap::new(),
             gateways: Vec::new(),
             jobs: [("running".to_owned(), 2)].into(),
+            transport: "relay".to_owned(),
         };
         assert_eq!(
             render(&status),
             "ERROR    node/n1: lost for 3m; look at its agent\n\n\
-             nodes      1 lost, 1 ready\nservices   none\ninstances  none\njobs       2 running\nversion    0.1.0\n"
+             nodes      1 lost, 1 ready\nservices   none\ninstances  none\njobs       2 running\ntransport  relay\nversion    0.1.0\n"
         );
     }
 }

@@ -193,6 +193,7 @@ mod tests {
             predict_path: None,
             protocol: Default::default(),
             limits,
+            relayed: BTreeMap::new(),
             instances: (0..instances)
                 .map(|i| {
                     let id = format!("dga.1.{i}.1").parse().unwrap();

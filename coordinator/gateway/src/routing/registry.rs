@@ -112,8 +112,7 @@ impl Registry {
         };
         self.instances.retain(|id, (instance, _)| {
             let slot = &id.slot;
-            let there = revision(&slot.service, slot.revision)
-                .is_some_and(|r| r.instances.contains_key(id));
+            let there = revision(&slot.service, slot.revision).is_some_and(|r| r.has(id));
             instance.set_retired(!there);
             there || instance.in_flight() > 0 || Arc::strong_count(instance) > 1
         });

@@ -13,6 +13,7 @@ use berth_model::node::{
 };
 use berth_model::problem::Problem;
 use berth_model::record::{LogLine, Stream};
+use berth_model::relay::RelayFacts;
 use berth_model::resources::Resources;
 use berth_model::time::{Span, Timestamp};
 use serde::Serialize;
@@ -235,6 +236,7 @@ fn answers_about_the_fleet_are_as_described() {
         name: "g".parse().unwrap(),
         url: String::new(),
         connected: true,
+        revoked: false,
         current: true,
     };
     described(
@@ -248,6 +250,10 @@ fn answers_about_the_fleet_are_as_described() {
                 conditions: vec![Condition::default()],
                 gpus: vec![Gpu::default()],
                 virtualization: Some("kvm".to_owned()),
+                relay: Some(RelayFacts {
+                    address: "10.0.0.7:7460".parse().unwrap(),
+                    key: "00".to_owned(),
+                }),
                 ..Facts::default()
             },
             labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
@@ -295,6 +301,7 @@ fn answers_about_the_fleet_are_as_described() {
             instances: BTreeMap::new(),
             gateways: vec![gateway],
             jobs: BTreeMap::from([("running".to_owned(), 1)]),
+            transport: "relay".to_owned(),
         },
     );
 }

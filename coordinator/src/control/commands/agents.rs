@@ -95,6 +95,7 @@ pub(crate) fn admit(world: &mut World, opened: AgentOpened) -> ConnectionId {
         connection,
         outbox: opened.outbox,
         current: false,
+        told_callers: false,
         acknowledged: None,
         refused: None,
     });

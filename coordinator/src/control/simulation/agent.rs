@@ -101,6 +101,7 @@ impl SimAgent {
             };
             match message {
                 None | Some(ToAgent::Refuse(..)) => break,
+                Some(ToAgent::Callers(_)) => {}
                 Some(ToAgent::Ping(_)) => handle.tell(Command::AgentHeard(connection)).await,
                 Some(ToAgent::Desired { order, instances }) => {
                     if self

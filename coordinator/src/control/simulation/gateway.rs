@@ -58,9 +58,10 @@ impl SimGateway {
     async fn follow(&self, handle: &Handle) {
         let opened = handle
             .ask(|reply| Command::GatewayOpened(self.name.clone(), "http://gateway".into(), reply));
-        let Ok((connection, mut tables)) = opened.await else {
+        let Ok(following) = opened.await else {
             return;
         };
+        let (connection, mut tables) = (following.connection, following.tables);
         loop {
             let table = Arc::clone(&tables.borrow_and_update());
             // A real gateway takes a moment to take a table over.

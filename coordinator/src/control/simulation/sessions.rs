@@ -71,9 +71,10 @@ async fn a_dead_session_gives_way() {
             ToAgent::Desired { .. } => "desired",
             ToAgent::Ping(_) => "ping",
             ToAgent::Refuse(..) => "refuse",
+            ToAgent::Callers(..) => "callers",
         });
     }
-    assert_eq!(told, ["desired", "ping", "refuse"]);
+    assert_eq!(told, ["desired", "callers", "ping", "refuse"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,8 @@
 
 use berth_model::api::GatewayView;
 use berth_model::gateway::GatewayRecord;
+use berth_model::id::GatewayName;
+use berth_model::problem::Problem;
 use berth_plan::Session;
 
 use crate::control::world::World;
@@ -10,6 +12,13 @@ use crate::control::world::World;
 pub(crate) fn all(world: &World) -> Vec<GatewayView> {
     let gateways = world.records.gateways.values();
     gateways.map(|record| view(world, record)).collect()
+}
+
+/// One gateway. Errors: 404.
+pub(crate) fn one(world: &World, name: &GatewayName) -> Result<GatewayView, Problem> {
+    let record = world.records.gateways.get(name);
+    let record = record.ok_or_else(|| Problem::not_found(format!("there is no gateway {name}")))?;
+    Ok(view(world, record))
 }
 
 fn view(world: &World, record: &GatewayRecord) -> GatewayView {
@@ -21,6 +30,7 @@ fn view(world: &World, record: &GatewayRecord) -> GatewayView {
         name: record.name.clone(),
         url: record.url.clone(),
         connected,
+        revoked: record.revoked,
         current: connected && report.is_some_and(|r| r.acknowledged >= world.table.version),
     }
 }

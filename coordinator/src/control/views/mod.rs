@@ -9,6 +9,7 @@ pub(crate) mod pool;
 pub(crate) mod reasons;
 pub(crate) mod service;
 pub(crate) mod status;
+pub(crate) mod transport;
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use berth_model::api::{ServiceState, ServiceView, StatusProblem, StatusView};
+use berth_model::api::{GatewayView, ServiceState, ServiceView, StatusProblem, StatusView};
 use berth_model::event::Level;
 use berth_model::id::NodeName;
 use berth_model::node::NodeState;
@@ -31,6 +31,7 @@ pub(crate) fn status(world: &World) -> StatusView {
     problems.extend(of_services(&services));
     problems.extend(instances(world));
     problems.extend(gateways(world));
+    problems.extend(super::transport::problem(world));
     // Worst first; within a level the coordinator's own before nodes, clusters, services, instances, gateways.
     problems.sort_by_key(|p| std::cmp::Reverse(p.level));
     problems.truncate(MANY);
@@ -42,6 +43,7 @@ pub(crate) fn status(world: &World) -> StatusView {
         instances: by_phase,
         gateways: gateway::all(world),
         jobs: job::by_state(world),
+        transport: super::transport::word(world),
     }
 }
 
@@ -199,7 +201,9 @@ fn gateways(world: &World) -> Vec<StatusProblem> {
              `berth-coordinator --role gateway`",
         ));
     }
-    for g in all {
+    let records = &world.records.gateways;
+    let gone = |g: &GatewayView| records.get(&g.name).is_some_and(|r| r.gone.is_some());
+    for g in all.iter().filter(|g| !g.revoked && !gone(g)) {
         let subject = format!("gateway/{}", g.name);
         if !g.connected {
             out.push(problem(

@@ -102,6 +102,7 @@ pub(crate) fn revision(
         (id.parse().unwrap(), *addr)
     });
     RevisionRoute {
+        relayed: Default::default(),
         serial,
         version: semver::Version::new(serial, 0, 0),
         predict_path: None,

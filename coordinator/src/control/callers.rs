@@ -1,0 +1,51 @@
+//! Who may come to nodes' relays, as their agents are told.
+
+use std::sync::Arc;
+
+use berth_model::relay::{Caller, Role};
+
+use super::agent::AgentName;
+use super::world::World;
+use super::{ConnectionId, ToAgent};
+
+/// Every gateway that has shown its key and was not sent away.
+fn allowed(world: &World) -> Vec<Caller> {
+    let gateways = world.records.gateways.values();
+    gateways
+        .filter(|gateway| !gateway.revoked && !gateway.key.is_empty())
+        .map(|gateway| Caller {
+            role: Role::Gateway,
+            name: gateway.name.clone(),
+            key: gateway.key.clone(),
+        })
+        .collect()
+}
+
+/// Tells every connected node that does not know yet. While settling none is told: gateways that came after the
+/// backup was made would be cut off. Answers with the sessions that could not take it, which are over.
+pub(crate) fn tell(world: &mut World) -> Vec<ConnectionId> {
+    if world.settling {
+        return Vec::new();
+    }
+    let now = allowed(world);
+    let news = *world.live.callers != now;
+    if news {
+        world.live.callers = Arc::new(now);
+    }
+    let live = &mut world.live;
+    let mut over = Vec::new();
+    for (name, agent) in &mut live.agents {
+        let (AgentName::Node(_), Some(session)) = (name, &mut agent.session) else {
+            continue;
+        };
+        if session.told_callers && !news {
+            continue;
+        }
+        session.told_callers = true;
+        let word = ToAgent::Callers(Arc::clone(&live.callers));
+        if session.outbox.try_send(word).is_err() {
+            over.push(session.connection);
+        }
+    }
+    over
+}
