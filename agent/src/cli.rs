@@ -137,6 +137,7 @@ async fn dispatch(command: &Command) -> Result<ExitCode> {
                     _ = interrupt.recv() => {}
                 }
                 tracing::info!("ending; the instances go on");
+                berth_notify::stopping("ending; the instances go on");
             };
             run(&config, &data, runtimes, stop).await?;
         }

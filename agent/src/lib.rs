@@ -26,6 +26,7 @@ pub mod rpc;
 pub mod run;
 pub mod runtime;
 pub mod stop;
+mod supervised;
 pub mod tasks;
 pub mod tools;
 

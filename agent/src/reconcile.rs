@@ -109,6 +109,11 @@ pub enum Event {
         /// Why, for people.
         message: String,
     },
+    /// Does the reconciler turn?
+    Alive {
+        /// Told when it is heard, which is after all that came before was planned for.
+        reply: oneshot::Sender<()>,
+    },
     /// Stop everything in order: the agent ends with its instances.
     End,
 }

@@ -24,6 +24,7 @@ use crate::rpc::board::Board;
 use crate::rpc::connect::{ConnectError, normalize};
 use crate::rpc::session::Session;
 use crate::runtime::{RuntimeError, Runtimes};
+use crate::supervised;
 use crate::tasks::Tasks;
 
 /// Why an agent cannot work, or had to end.
@@ -253,7 +254,14 @@ impl Agent {
     /// Works for ever; tells which task ended, if one did.
     pub(crate) async fn work(self) -> RunError {
         let started = clock::now();
+        let systemd = supervised::tell(
+            self.session.identity.borrow().name.to_string(),
+            self.session.endpoint.clone(),
+            self.events,
+            self.connected,
+        );
         let ended = tokio::select! {
+            never = systemd => match never {},
             _ = tokio::spawn(self.reconciler.run()) => "reconciler",
             _ = tokio::spawn(self.logs.run()) => "log shipper",
             _ = tokio::spawn(self.session.run()) => "session",

@@ -145,11 +145,20 @@ impl Coordinator {
     /// Runs until `shutdown`, then ends what is open, and returns when the store is closed. Errors:
     /// control has ended by itself.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), RunError> {
+        // Control has started when `start` returned. A store that is full or slow is no reason to start
+        // anew; an actor that hangs is.
+        berth_notify::ready(&format!("the API is at {}", self.address));
+        let control = &self.edge.control;
+        let alive = berth_notify::watch(|| async {
+            control.alive().await.map_err(|problem| problem.detail)
+        });
         let early = tokio::select! {
             () = shutdown.cancelled() => None,
             ended = &mut self.control => Some(ended),
+            never = alive => match never {},
         };
         tracing::info!("shutting down");
+        berth_notify::stopping("finishing what is open");
         self.edge.shutdown.cancel();
         if let Err(error) = self.serving.await {
             tracing::error!(%error, "the listener ended badly");

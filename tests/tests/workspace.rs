@@ -11,9 +11,10 @@ fn root() -> PathBuf {
 }
 
 /// Crate → the crates of Berth that it may use. Whoever adds an edge here argues for it.
-const MAY_USE: [(&str, &[&str]); 18] = [
+const MAY_USE: [(&str, &[&str]); 19] = [
     ("berth-model", &[]),
     ("berth-logfile", &[]),
+    ("berth-notify", &[]),
     ("berth-handover", &[]),
     ("berth-package", &["berth-model"]),
     ("berth-proto", &["berth-model"]),
@@ -31,6 +32,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
             "berth-agent-plan",
             "berth-logfile",
             "berth-model",
+            "berth-notify",
             "berth-package",
             "berth-proto",
             "berth-shim",
@@ -45,6 +47,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
             "berth-logfile",
             "berth-logs",
             "berth-model",
+            "berth-notify",
             "berth-package",
             "berth-plan",
             "berth-proto",

@@ -53,6 +53,10 @@ impl Reconciler {
                 }
             }
             Event::Refused { code, message } => self.refused(&code, message),
+            Event::Alive { reply } => {
+                // Whoever asked may have given up.
+                let _ = reply.send(());
+            }
             Event::End => self.end_all(),
         }
     }

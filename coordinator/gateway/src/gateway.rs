@@ -187,6 +187,11 @@ impl Handle {
         self.0.is_ready()
     }
 
+    /// Asks all threads whether they turn; ends when all have answered, and never where one hangs.
+    pub async fn alive(&self) {
+        self.0.pulse.ask().await;
+    }
+
     /// Metrics in Prometheus' text format.
     pub fn metrics_text(&self) -> String {
         self.0.metrics_text()

@@ -47,6 +47,7 @@ mod listen;
 mod metrics;
 mod path;
 pub mod persist;
+mod pulse;
 mod queue;
 mod refusal;
 mod routing;

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use crate::config::GatewayConfig;
 use crate::error::PublishError;
 use crate::metrics::{ProcessMetrics, Scrape};
+use crate::pulse::Pulse;
 use crate::routing::{Registry, Routing};
 
 /// What threads are to do.
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) changed: Arc<Notify>,
     pub(crate) process: ProcessMetrics,
+    pub(crate) pulse: Pulse,
     pub(crate) listening: AtomicBool,
     /// Threads that have ended.
     pub(crate) finished: watch::Sender<usize>,
@@ -59,6 +61,7 @@ impl Shared {
             published: watch::Sender::new(0),
             phase: watch::Sender::new(Phase::Run),
             process: ProcessMetrics::default(),
+            pulse: Pulse::new(threads),
             listening: AtomicBool::new(false),
             finished: watch::Sender::new(0),
             abandoned: AtomicU64::new(0),

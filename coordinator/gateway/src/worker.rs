@@ -19,6 +19,7 @@ use tokio::task::spawn_local;
 use tokio_rustls::TlsAcceptor;
 
 use crate::downstream::{self, Connections};
+use crate::pulse;
 use crate::routing::Routing;
 use crate::shared::{Phase, Shared};
 use crate::upstream::{Connector, Pool};
@@ -99,6 +100,7 @@ impl Worker {
 pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener, tls: Option<TlsAcceptor>) {
     spawn_local(follow_tables(Rc::clone(&worker)));
     spawn_local(sweep(Rc::clone(&worker)));
+    spawn_local(pulse::answer(Rc::clone(&worker)));
     let mut phase = worker.shared.phase.subscribe();
     loop {
         tokio::select! {

@@ -284,13 +284,18 @@ impl Handle {
     /// Control answers only after it has loaded the whole state from the store, has taken its term
     /// there and has planned with it; so an answer is the proof that it has started.
     pub async fn ready(&self) -> Result<(), Problem> {
-        self.ask(Command::Gateways).await?;
+        self.alive().await?;
         if self.metrics.store_is_well() {
             return Ok(());
         }
         Err(Problem::unavailable(
             "the store takes no changes; `berth status` says why",
         ))
+    }
+
+    /// Control answers: its actor turns, whether or not its store is well.
+    pub async fn alive(&self) -> Result<(), Problem> {
+        self.ask(Command::Gateways).await.map(|_| ())
     }
 
     /// A receiver that changes whenever a service's view may have changed.

@@ -7,10 +7,11 @@ mod config;
 mod follow;
 mod tables;
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::time::Duration;
 
-use berth_gateway::{Gateway, GatewayError, persist};
+use berth_gateway::{Gateway, GatewayError, Handle, persist};
 use tokio_util::sync::CancellationToken;
 
 use crate::pki::{PkiError, remove, replace};
@@ -80,6 +81,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Gate
         .clone()
         .unwrap_or_else(|| default_url(&config, &gateway));
     tracing::info!(%url, admin = %gateway.admin_addr(), "the gateway serves");
+    let listens = format!("serves at {url}");
     let follower = follow::Follower {
         name: name.to_string(),
         url,
@@ -92,14 +94,33 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Gate
     let drained = async {
         shutdown.cancelled().await;
         tracing::info!("draining");
+        berth_notify::stopping("draining");
         handle.drain(config.gateway.drain_timeout.0).await
     };
     tokio::select! {
         // Goes on while draining, so that control hears of the last requests' ends.
         never = follower.run() => match never {},
         clean = drained => tracing::info!(clean, "the gateway has ended"),
+        never = tell_systemd(&handle, &listens) => match never {},
     }
     Ok(())
+}
+
+/// Says that it is ready once it has a table on every thread, and from then on that its threads turn.
+async fn tell_systemd(gateway: &Handle, listens: &str) -> Infallible {
+    const LOOK: Duration = Duration::from_millis(50);
+    if !gateway.is_ready() {
+        berth_notify::status("waits for the first route table from the coordinator");
+    }
+    while !gateway.is_ready() {
+        tokio::time::sleep(LOOK).await;
+    }
+    berth_notify::ready(listens);
+    berth_notify::watch(|| async {
+        gateway.alive().await;
+        Ok(())
+    })
+    .await
 }
 
 /// Tells scripts and `berth up` where it listens.

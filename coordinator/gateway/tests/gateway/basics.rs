@@ -2,6 +2,7 @@
 use crate::common::upstream::Upstream;
 use crate::common::{Client, Rig, config, revision, table};
 use http::Method;
+use std::time::Duration;
 
 #[tokio::test]
 async fn predictions_reach_the_module_with_the_right_headers() {
@@ -208,6 +209,17 @@ async fn load_is_spread_and_connections_are_reused() {
     assert_eq!(rig.metric("requests_total", "code=\"2xx\""), 100);
     assert_eq!(rig.metric("request_duration_seconds_count", ""), 100);
     assert_eq!(rig.handle.in_flight(), []);
+}
+
+#[tokio::test]
+async fn its_threads_say_that_they_turn_until_they_end() {
+    let rig = Rig::new(table(1, &[]));
+    rig.handle.alive().await;
+    // Two who ask at once both get an answer.
+    tokio::join!(rig.handle.alive(), rig.handle.alive());
+    assert!(rig.handle.drain(Duration::from_secs(5)).await);
+    let asked = tokio::time::timeout(Duration::from_millis(50), rig.handle.alive());
+    assert!(asked.await.is_err(), "ended threads have answered");
 }
 
 #[tokio::test]
