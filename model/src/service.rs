@@ -90,6 +90,9 @@ pub struct Revision {
     /// Pool to place in, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
+    /// Labels of the failure domains to spread over, the widest first; [`FAILURE_DOMAINS`] if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Vec<String>>,
     /// Environment variables.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -97,4 +100,20 @@ pub struct Revision {
     pub replicas: u32,
     /// When it was created.
     pub created: Timestamp,
+}
+
+/// Labels by which nodes share a fate, the widest first: what instances are spread over unless a service says
+/// otherwise.
+pub const FAILURE_DOMAINS: [&str; 3] = ["zone", "rack", "host"];
+
+/// [`FAILURE_DOMAINS`] as a revision's own list would be.
+pub fn default_failure_domains() -> Vec<String> {
+    FAILURE_DOMAINS.map(str::to_owned).to_vec()
+}
+
+impl Revision {
+    /// Labels of the failure domains that its instances are spread over.
+    pub fn failure_domains(&self) -> Vec<String> {
+        self.spread.clone().unwrap_or_else(default_failure_domains)
+    }
 }

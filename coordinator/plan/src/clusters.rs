@@ -18,19 +18,14 @@ const LONGEST: Duration = Duration::from_secs(300);
 
 pub(crate) fn plan(view: &mut View<'_>) {
     hold(view);
-    let ended: Vec<(&InstanceId, &InstanceSeen)> = view
-        .observed
-        .instances
-        .iter()
+    let observed = view.observed;
+    let here = view.state.in_clusters.iter();
+    let ended: Vec<(&InstanceId, &InstanceSeen)> = here
+        .filter_map(|id| observed.instances.get_key_value(id))
         .filter(|(id, seen)| {
-            seen.place.cluster().is_some()
-                // Kubernetes replaces a job's Pods itself.
-                && !jobs::is_task(view, id)
-                && seen.stage == Stage::Running
-                && seen.phase == Phase::Stopped
+            // Kubernetes replaces a job's Pods itself; what becomes of the job is planned with it.
+            !jobs::is_task(view, id) && seen.stage == Stage::Running && seen.phase == Phase::Stopped
         })
-        // A task runs once; what becomes of its job is planned with it.
-        .filter(|(id, _)| !crate::jobs::is_task(view, id))
         .collect();
     for (id, seen) in ended {
         let (at, failures) = seen.ended.unwrap_or((view.now, 1));
@@ -58,19 +53,18 @@ fn pause(failures: u32) -> Duration {
 /// Services with instances in a cluster that does not answer say so.
 fn hold(view: &mut View<'_>) {
     let mut held: Vec<(ServiceName, ClusterName, String)> = Vec::new();
-    for (service, all) in &view.instances {
-        for placed in all.values() {
-            let Place::Cluster(name) = &placed.place else {
-                continue;
-            };
-            let why = match view.observed.clusters.get(name) {
-                Some(cluster) => cluster.unreachable.clone(),
-                None => Some("it is not in coordinator.toml any more".to_owned()),
-            };
-            let told = held.iter().any(|(s, c, _)| s == service && c == name);
-            if let Some(why) = why.filter(|_| !told) {
-                held.push((service.clone(), name.clone(), why));
-            }
+    for id in &view.state.in_clusters {
+        let Some(Place::Cluster(name)) = view.get(id).map(|placed| &placed.place) else {
+            continue;
+        };
+        let service = &id.slot.service;
+        let why = match view.observed.clusters.get(name) {
+            Some(cluster) => cluster.unreachable.clone(),
+            None => Some("it is not in coordinator.toml any more".to_owned()),
+        };
+        let told = held.iter().any(|(s, c, _)| s == service && c == name);
+        if let Some(why) = why.filter(|_| !told) {
+            held.push((service.clone(), name.clone(), why));
         }
     }
     for (service, cluster, why) in held {

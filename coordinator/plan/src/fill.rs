@@ -3,13 +3,15 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use berth_model::id::{InstanceId, Slot};
+use berth_model::id::{InstanceId, ServiceName, Slot};
 use berth_model::instance::Stage;
 use berth_model::node::RuntimeKind;
 use berth_model::place::Place;
 use berth_model::service::ServiceRecord;
 
-use crate::place::{self, Rejection, Rejections};
+use crate::place;
+use crate::reject::{Rejection, Rejections};
+use crate::state::Placed;
 use crate::view::View;
 use crate::{Action, Needs, Session, WaitReason};
 
@@ -49,11 +51,8 @@ fn drain_surplus(
     let surplus = ids.len().saturating_sub(target as usize);
     // Those that serve least go first: not healthy, on a silent node, then the highest ordinal.
     ids.sort_by_key(|id| {
-        let placed = view
-            .instances
-            .get(&service.name)
-            .and_then(|all| all.get(id));
-        let healthy = placed.is_some_and(super::view::Placed::is_healthy);
+        let placed = view.get(id);
+        let healthy = placed.is_some_and(Placed::is_healthy);
         let connected = placed.is_some_and(|p| is_there(view, &p.place));
         (healthy, connected, Reverse(id.slot.ordinal))
     });
@@ -144,9 +143,9 @@ fn revision_needs<'a>(
 }
 
 /// How many nodes were rejected for which reason, most first.
-pub(crate) fn listed(rejections: &Rejections) -> Vec<(u32, String)> {
-    let all = rejections.iter().map(|(why, n)| (*n, why.to_string()));
-    let mut rejected: Vec<(u32, String)> = all.collect();
+pub(crate) fn listed(rejections: &Rejections) -> Vec<(u32, Rejection)> {
+    let all = rejections.iter().map(|(why, n)| (*n, why.clone()));
+    let mut rejected: Vec<(u32, Rejection)> = all.collect();
     rejected.sort_by_key(|(n, _)| Reverse(*n));
     rejected
 }
@@ -176,6 +175,12 @@ pub(crate) fn advice(rejections: &Rejections) -> String {
         }
         Some(Rejection::Unreachable) => "look at the cluster: `berth cluster list`",
         Some(Rejection::NoLabel(_)) => "label a node or deploy to another pool",
+        Some(Rejection::DiskFull) => {
+            "make room on the nodes' disks: `berth node list` says which are full"
+        }
+        Some(Rejection::GpusTaken) => {
+            "join another node with a GPU, or scale down or delete a service that uses one"
+        }
         Some(Rejection::NoGpu | Rejection::NoMemory | Rejection::NoCpu | Rejection::NoDisk) => {
             "join a larger node, or lower [resources] in the package's berth.toml"
         }
@@ -211,11 +216,10 @@ fn drop_empty(view: &mut View<'_>, service: &ServiceRecord, targets: &BTreeMap<u
 }
 
 /// Instances of services, revisions or jobs that do not exist (after a restore, say) have no purpose.
-pub(crate) fn drain_unwanted(view: &mut View<'_>) {
-    let unwanted: Vec<InstanceId> = view
-        .instances
-        .values()
-        .flatten()
+pub(crate) fn drain_unwanted(view: &mut View<'_>, names: &BTreeSet<ServiceName>) {
+    let unwanted: Vec<InstanceId> = names
+        .iter()
+        .flat_map(|name| view.of(name))
         .filter(|(id, placed)| {
             placed.is_live()
                 && !crate::jobs::is_task(view, id)

@@ -1,5 +1,6 @@
 //! A small fleet for tests: carries plans out as control, agents and gateways would.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use berth_model::id::{ClusterName, GatewayName, InstanceId, NodeName, ServiceName};
@@ -12,7 +13,7 @@ use berth_model::time::{Monotonic, Timestamp};
 
 use crate::{
     Action, ClusterSeen, Desired, GatewaySeen, InstanceSeen, Needs, NodeSeen, Observed, Plan,
-    Session, plan,
+    Planner, Session, plan,
 };
 
 #[derive(Debug, Clone, Default)]
@@ -25,6 +26,8 @@ pub(crate) struct Fleet {
     /// Gateways that do not follow.
     pub(crate) deaf: Vec<GatewayName>,
     generation: u64,
+    /// What it remembers must make no difference.
+    planner: RefCell<Planner>,
 }
 
 pub(crate) fn service(name: &str) -> ServiceName {
@@ -103,6 +106,7 @@ impl Fleet {
             runtime: RuntimeKind::Process,
             node_labels: BTreeMap::new(),
             pool: None,
+            spread: None,
             env: BTreeMap::new(),
             replicas: if record.revisions.is_empty() {
                 replicas
@@ -116,8 +120,13 @@ impl Fleet {
         number
     }
 
+    /// The plan made from nothing, after a look at whether the planner that remembers says the same.
     pub(crate) fn plan(&self) -> Plan {
-        plan(&self.desired, &self.observed, self.now)
+        let fresh = plan(&self.desired, &self.observed, self.now);
+        let mut planner = self.planner.borrow_mut();
+        planner.update(&self.desired, &self.observed);
+        assert_eq!(planner.plan(self.now), fresh, "what is remembered matters");
+        fresh
     }
 
     /// Commits a plan's actions as control does.
@@ -149,12 +158,19 @@ impl Fleet {
             Action::DropService { service } => {
                 self.desired.services.remove(service);
             }
-            Action::Create { id, place } => {
+            Action::Create {
+                id,
+                place,
+                reserved,
+                gpus,
+            } => {
                 let attempt = self.observed.attempts.entry(id.slot.clone()).or_default();
                 assert!(id.attempt > *attempt, "{id} was used before");
                 *attempt = id.attempt;
                 let seen = InstanceSeen {
                     place: place.clone(),
+                    reserved: *reserved,
+                    gpus: gpus.clone(),
                     stage: Stage::Running,
                     phase: Phase::Assigned,
                     reported: true,

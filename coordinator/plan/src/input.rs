@@ -72,8 +72,11 @@ impl JobWanted {
     }
 }
 
+/// Most labels of failure domains that a revision may be spread over.
+pub const MAX_SPREAD: usize = 4;
+
 /// What an instance needs of its node.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Needs {
     /// Amounts to reserve.
     pub resources: Resources,
@@ -83,6 +86,11 @@ pub struct Needs {
     pub labels: BTreeMap<String, String>,
     /// What the process runtime must find on the node: `tf-serving` or `python`.
     pub module: Option<String>,
+    /// Labels of the failure domains that instances are spread over, the widest first; at most [`MAX_SPREAD`]
+    /// count.
+    pub spread: Vec<String>,
+    /// Its package: a node that has it is preferred to one that is otherwise as good.
+    pub package: Option<PackageDigest>,
 }
 
 /// What is there.
@@ -114,6 +122,8 @@ pub struct NodeSeen {
     pub exclusive: bool,
     /// What it has in all.
     pub capacity: Resources,
+    /// UUIDs of its GPUs.
+    pub gpus: Vec<String>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Runtimes that work there.
@@ -151,6 +161,10 @@ pub enum Session {
 pub struct InstanceSeen {
     /// Where it is.
     pub place: Place,
+    /// What is reserved for it there.
+    pub reserved: Resources,
+    /// UUIDs of the node's GPUs that are its own.
+    pub gpus: Vec<String>,
     /// How far its stopping has come (persisted).
     pub stage: Stage,
     /// What its agent last said.

@@ -11,18 +11,10 @@ use berth_model::id::{InstanceId, JobName, ServiceName, Slot};
 use berth_model::instance::{Phase, Stage};
 use berth_model::place::Place;
 
-use crate::place::{self, Rejection, Rejections};
+use crate::place;
+use crate::reject::{Rejection, Rejections};
 use crate::view::View;
 use crate::{Action, JobWanted, WaitReason, fill};
-
-/// Plans all jobs, the older ones first.
-pub(crate) fn plan(view: &mut View<'_>) {
-    let mut jobs: Vec<(&JobName, &JobWanted)> = view.desired.jobs.iter().collect();
-    jobs.sort_by_key(|(name, job)| (job.created, *name));
-    for (name, job) in jobs {
-        one(view, name, job);
-    }
-}
 
 /// Whether an identity is a task of a job that is there.
 pub(crate) fn is_task(view: &View<'_>, id: &InstanceId) -> bool {
@@ -30,7 +22,8 @@ pub(crate) fn is_task(view: &View<'_>, id: &InstanceId) -> bool {
     job.is_some_and(|job| job.revision == id.slot.revision)
 }
 
-fn one(view: &mut View<'_>, name: &JobName, job: &JobWanted) {
+/// Plans one job.
+pub(crate) fn plan(view: &mut View<'_>, name: &JobName, job: &JobWanted) {
     let service = ServiceName::from(name);
     let expired = !job.over && !job.deleting && job.due.is_some_and(|due| expired(view, due));
     if expired {

@@ -1,9 +1,13 @@
 //! Leases: who is lost, who is back, and the brake on losing many at once.
 
-use berth_model::id::{InstanceId, NodeName};
+use std::collections::BTreeSet;
+
+use berth_model::id::{InstanceId, NodeName, ServiceName};
 use berth_model::instance::{Phase, Stage};
+use berth_model::place::Place;
 use berth_model::time::Monotonic;
 
+use crate::state::Placed;
 use crate::view::View;
 use crate::{Action, Session, WaitReason};
 
@@ -17,7 +21,7 @@ pub(crate) fn plan(view: &mut View<'_>) {
         if braked {
             hold_replacements(view, &node, silent, total);
         } else {
-            view.lost.insert(node.clone(), true);
+            view.set_lost(&node, true);
             view.act(Action::LoseNode { node });
         }
     }
@@ -29,10 +33,14 @@ pub(crate) fn plan(view: &mut View<'_>) {
 fn leases(view: &mut View<'_>) -> (Vec<NodeName>, u32) {
     let lease = view.observed.settings.node_lease;
     let (mut over, mut silent) = (Vec::new(), 0);
-    for (name, node) in &view.observed.nodes {
+    let away: Vec<NodeName> = view.state.away.iter().cloned().collect();
+    for name in &away {
+        let Some(node) = view.observed.nodes.get(name) else {
+            continue;
+        };
         match (view.silent_since(node.session), node.lost) {
             (None, true) => {
-                view.lost.insert(name.clone(), false);
+                view.set_lost(name, false);
                 view.act(Action::ReturnNode { node: name.clone() });
             }
             (None, false) => {}
@@ -56,15 +64,9 @@ fn within_two_leases(view: &View<'_>, since: Monotonic) -> bool {
 }
 
 fn hold_replacements(view: &mut View<'_>, node: &NodeName, silent: u32, nodes: u32) {
-    let services: Vec<_> = view
-        .instances
-        .iter()
-        .filter(|(_, all)| {
-            all.values()
-                .any(|placed| placed.place.node() == Some(node) && placed.is_live())
-        })
-        .map(|(service, _)| service.clone())
-        .collect();
+    let live = |id: &&InstanceId| view.get(id).is_some_and(Placed::is_live);
+    let services = view.on(node).filter(live);
+    let services: BTreeSet<ServiceName> = services.map(|id| id.slot.service.clone()).collect();
     for service in services {
         let reason = WaitReason::MassLoss { silent, nodes };
         if !view
@@ -80,28 +82,25 @@ fn hold_replacements(view: &mut View<'_>, node: &NodeName, silent: u32, nodes: u
 
 /// What ran on a lost node is fenced; once its node is back and has let go of it, it is forgotten.
 fn fence(view: &mut View<'_>) {
-    let all: Vec<(InstanceId, NodeName, Stage)> = view
-        .instances
-        .values()
-        .flatten()
-        .filter_map(|(id, placed)| {
-            // What is in a cluster is never lost.
-            let node = placed.place.node()?.clone();
-            Some((id.clone(), node, placed.stage))
-        })
-        .collect();
-    for (id, node, stage) in all {
-        let Some(lost) = view.lost.get(&node).copied() else {
+    let state = &view.state;
+    let nodes = state.lost.iter().chain(&state.adrift);
+    let there = nodes.flat_map(|node| view.on(node));
+    let fenced = |id: &&InstanceId| view.get(id).is_some_and(|p| p.stage == Stage::Lost);
+    let fenced = state.leaving.iter().filter(fenced);
+    let ids: BTreeSet<InstanceId> = there.chain(fenced).cloned().collect();
+    for id in ids {
+        // What is in a cluster is never lost.
+        let Some((stage, Place::Node(node))) = view.get(&id).map(|p| (p.stage, &p.place)) else {
+            continue;
+        };
+        let Some(seen) = view.observed.nodes.get(node) else {
             // The node itself was removed: nobody will ever report this instance again.
             view.forget(&id);
             continue;
         };
+        let lost = view.state.lost.contains(node);
+        let connected = seen.session == Session::Connected;
         let seen = view.observed.instances.get(&id);
-        let connected = view
-            .observed
-            .nodes
-            .get(&node)
-            .is_some_and(|n| n.session == Session::Connected);
         let gone = seen.is_some_and(|s| !s.reported || s.phase == Phase::Stopped);
         match (stage, lost) {
             (Stage::Lost, false) if connected && gone => view.forget(&id),

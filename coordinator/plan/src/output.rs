@@ -2,7 +2,10 @@
 
 use berth_model::id::{ClusterName, GatewayName, InstanceId, JobName, NodeName, ServiceName};
 use berth_model::place::Place;
+use berth_model::resources::Resources;
 use berth_model::time::Monotonic;
+
+use crate::Rejection;
 
 /// What to do now, what waits and why, and when to look again.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -45,6 +48,10 @@ pub enum Action {
         id: InstanceId,
         /// Where.
         place: Place,
+        /// What is reserved for it there.
+        reserved: Resources,
+        /// UUIDs of the node's GPUs that are its own.
+        gpus: Vec<String>,
     },
     /// Take it out of the route table (stage draining).
     Drain {
@@ -129,8 +136,8 @@ pub enum WaitReason {
         missing: u32,
         /// Nodes there are.
         nodes: u32,
-        /// How many nodes were rejected for which reason, as in (3, "no GPU"), most first.
-        rejected: Vec<(u32, String)>,
+        /// How many nodes were rejected for which reason, most first.
+        rejected: Vec<(u32, Rejection)>,
         /// What to do about it.
         advice: String,
     },
@@ -141,7 +148,7 @@ pub enum WaitReason {
         /// Clusters there are.
         clusters: u32,
         /// How many clusters were rejected for which reason.
-        rejected: Vec<(u32, String)>,
+        rejected: Vec<(u32, Rejection)>,
     },
     /// An instance in a cluster ended by itself and is replaced after a while.
     BackOff {
@@ -164,7 +171,7 @@ pub enum WaitReason {
         /// Nodes there are.
         nodes: u32,
         /// How many nodes were rejected for which reason, most first.
-        rejected: Vec<(u32, String)>,
+        rejected: Vec<(u32, Rejection)>,
         /// What to do about it; empty if there is nothing to do but to wait.
         advice: String,
     },

@@ -1,90 +1,106 @@
-//! Where an instance goes: filter the nodes, score what is left.
-
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
+//! Where an instance goes: filter the places, score what is left.
 
 use berth_model::id::ServiceName;
+use berth_model::instance::Phase;
 use berth_model::node::RuntimeKind;
 use berth_model::place::Place;
 
-use crate::view::{Room, View};
-use crate::{ClusterSeen, Needs, NodeSeen, Session};
+use crate::Needs;
+use crate::chooser::{Chooser, Spread};
+use crate::reject::{self, Rejections};
+use crate::view::View;
 
-/// Why no node can take an instance: how many nodes were rejected for which reason.
-pub(crate) type Rejections = BTreeMap<Rejection, u32>;
-
-/// Why one node cannot take an instance.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Rejection {
-    Taken,
-    Cordoned,
-    NotConnected,
-    Lost,
-    NoRuntime(String),
-    BrokenRuntime(String),
-    NoLabel(String),
-    NoModule(String),
-    Unreachable,
-    NoGpu,
-    NoMemory,
-    NoCpu,
-    NoDisk,
+/// The search that the view keeps for the revision whose instances are placed just now.
+#[derive(Debug)]
+pub(crate) struct Search {
+    service: ServiceName,
+    revision: u32,
+    /// The machines' version that it is true of.
+    version: u64,
+    chooser: Chooser,
 }
 
-impl std::fmt::Display for Rejection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Taken => f.write_str("taken (exclusive)"),
-            Self::Cordoned => f.write_str("cordoned"),
-            Self::NotConnected => f.write_str("not connected"),
-            Self::Lost => f.write_str("lost"),
-            Self::NoRuntime(runtime) => write!(f, "without the {runtime} runtime"),
-            Self::BrokenRuntime(runtime) => write!(f, "whose {runtime} does not work now"),
-            Self::NoLabel(label) => write!(f, "without label {label}"),
-            Self::NoModule(module) => write!(f, "without {module}"),
-            Self::Unreachable => f.write_str("unreachable"),
-            Self::NoGpu => f.write_str("no free GPU"),
-            Self::NoMemory => f.write_str("too little free memory"),
-            Self::NoCpu => f.write_str("too little free CPU"),
-            Self::NoDisk => f.write_str("too little free disk"),
+impl Search {
+    /// The node that it proposed last has got the instance; nothing else has changed.
+    pub(crate) fn took(
+        &mut self,
+        view: &crate::state::State,
+        service: &ServiceName,
+        revision: u32,
+    ) {
+        if self.service == *service && self.revision == revision {
+            self.chooser.took(&view.machines);
+            self.version = view.machines.version();
         }
     }
 }
 
-/// The best node for one more instance of a service's revision, or why there is none.
+/// The best place for one more instance of a service's revision, or why there is none.
 pub(crate) fn choose(
-    view: &View<'_>,
+    view: &mut View<'_>,
     service: &ServiceName,
     revision: u32,
 ) -> Result<Place, Rejections> {
     let default = Needs::default();
-    let needs = view
-        .desired
-        .needs
-        .get(&(service.clone(), revision))
-        .unwrap_or(&default);
-    if needs.runtime == RuntimeKind::Kubernetes {
-        return cluster(view, service, needs);
+    let needs = view.desired.needs.get(&(service.clone(), revision));
+    let needs = needs.unwrap_or(&default);
+    let chosen = if needs.runtime == RuntimeKind::Kubernetes {
+        cluster(view, service, needs)
+    } else {
+        node(view, service, revision, needs)
+    };
+    view.hungry |= chosen.is_err();
+    chosen
+}
+
+fn node(
+    view: &mut View<'_>,
+    service: &ServiceName,
+    revision: u32,
+    needs: &Needs,
+) -> Result<Place, Rejections> {
+    if let Some(rejections) = view.state.machines.failed(needs) {
+        return Err(rejections.clone());
     }
-    let mut rejections = Rejections::new();
-    let mut best = None;
-    for (name, node) in &view.observed.nodes {
-        let Some(room) = view.rooms.get(name) else {
+    let version = view.state.machines.version();
+    let same = |search: &Search| {
+        search.service == *service && search.revision == revision && search.version == version
+    };
+    let mut search = match view.search.take().filter(same) {
+        Some(search) => search,
+        None => Search {
+            service: service.clone(),
+            revision,
+            version,
+            chooser: Chooser::new(&view.state.machines, needs, spread(view, service)),
+        },
+    };
+    match search.chooser.best(&view.state.machines) {
+        Some(node) => {
+            view.search = Some(search);
+            Ok(Place::Node(node))
+        }
+        None => Err(view.state.machines.fail(needs)),
+    }
+}
+
+/// Where the service's instances are.
+fn spread(view: &View<'_>, service: &ServiceName) -> Spread {
+    let mut spread = Spread::default();
+    for (_, placed) in view.of(service) {
+        let Some(node) = placed
+            .place
+            .node()
+            .filter(|_| placed.phase != Phase::Stopped)
+        else {
             continue;
         };
-        let lost = view.lost.get(name).copied().unwrap_or(false);
-        match reject(node, room, lost, needs) {
-            Some(rejection) => *rejections.entry(rejection).or_default() += 1,
-            None => {
-                let score = score(service, node, room);
-                // Strictly better only: among equals the first name wins, so plans are stable.
-                if best.as_ref().is_none_or(|(top, _)| score > *top) {
-                    best = Some((score, name.clone()));
-                }
-            }
+        *spread.on.entry(node.clone()).or_default() += 1;
+        if placed.is_live() {
+            spread.live.push(node.clone());
         }
     }
-    best.map(|(_, name)| Place::Node(name)).ok_or(rejections)
+    spread
 }
 
 /// The cluster that has the fewest instances of the service. Room in it is the cluster's own business.
@@ -92,7 +108,7 @@ fn cluster(view: &View<'_>, service: &ServiceName, needs: &Needs) -> Result<Plac
     let mut rejections = Rejections::new();
     let mut best = None;
     for (name, cluster) in &view.observed.clusters {
-        if let Some(rejection) = reject_cluster(cluster, needs) {
+        if let Some(rejection) = reject::by_cluster(cluster, needs) {
             *rejections.entry(rejection).or_default() += 1;
             continue;
         }
@@ -106,71 +122,4 @@ fn cluster(view: &View<'_>, service: &ServiceName, needs: &Needs) -> Result<Plac
         }
     }
     best.map(|(_, place)| place).ok_or(rejections)
-}
-
-fn reject_cluster(cluster: &ClusterSeen, needs: &Needs) -> Option<Rejection> {
-    let lacks = |(key, value): &(&String, &String)| cluster.labels.get(*key) != Some(*value);
-    match needs.labels.iter().find(lacks) {
-        Some((key, value)) => Some(Rejection::NoLabel(format!("{key}={value}"))),
-        None if cluster.unreachable.is_some() => Some(Rejection::Unreachable),
-        None => None,
-    }
-}
-
-fn reject(node: &NodeSeen, room: &Room, lost: bool, needs: &Needs) -> Option<Rejection> {
-    let missing_label = needs
-        .labels
-        .iter()
-        .find(|(key, value)| node.labels.get(*key) != Some(value));
-    if lost {
-        Some(Rejection::Lost)
-    } else if node.session != Session::Connected {
-        Some(Rejection::NotConnected)
-    } else if let Some((key, value)) = missing_label {
-        Some(Rejection::NoLabel(format!("{key}={value}")))
-    } else if node.broken.contains(&needs.runtime) {
-        Some(Rejection::BrokenRuntime(needs.runtime.to_string()))
-    } else if !node.runtimes.contains(&needs.runtime) {
-        Some(Rejection::NoRuntime(needs.runtime.to_string()))
-    } else if let Some(module) = missing_module(node, needs) {
-        Some(Rejection::NoModule(module))
-    } else if node.cordoned {
-        Some(Rejection::Cordoned)
-    } else if node.exclusive && room.held > 0 {
-        Some(Rejection::Taken)
-    } else if needs.resources.gpus > room.free.gpus {
-        Some(Rejection::NoGpu)
-    } else if needs.resources.memory_bytes > room.free.memory_bytes {
-        Some(Rejection::NoMemory)
-    } else if needs.resources.cpu_millis > room.free.cpu_millis {
-        Some(Rejection::NoCpu)
-    } else if needs.resources.disk_bytes > room.free.disk_bytes {
-        Some(Rejection::NoDisk)
-    } else {
-        None
-    }
-}
-
-/// What the process runtime needs and the node has not; in containers the image has it.
-fn missing_module(node: &NodeSeen, needs: &Needs) -> Option<String> {
-    let module = needs.module.as_ref()?;
-    (needs.runtime == RuntimeKind::Process && !node.modules.contains(module)).then(|| match module
-        .as_str()
-    {
-        "tf-serving" => "tensorflow_model_server".to_owned(),
-        "python" => "python3".to_owned(),
-        other => other.to_owned(),
-    })
-}
-
-/// Higher is better: few of the same service first (spread), then the tightest fit, so that large
-/// gaps stay for large instances.
-fn score(service: &ServiceName, node: &NodeSeen, room: &Room) -> (Reverse<u32>, Reverse<u64>) {
-    let same = room.by_service.get(service).copied().unwrap_or(0);
-    let slack = if node.exclusive {
-        0
-    } else {
-        room.free.memory_bytes
-    };
-    (Reverse(same), Reverse(slack))
 }

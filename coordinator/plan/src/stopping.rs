@@ -9,14 +9,13 @@ use crate::{Action, InstanceSeen, WaitReason};
 
 pub(crate) fn plan(view: &mut View<'_>) {
     let silent = silent_gateways(view);
-    let seen: Vec<(&InstanceId, &InstanceSeen)> = view.observed.instances.iter().collect();
-    for (id, seen) in seen {
-        let stage = view
-            .instances
-            .get(&id.slot.service)
-            .and_then(|all| all.get(id))
-            .map(|p| p.stage);
-        match stage {
+    let observed = view.observed;
+    let leaving = view.state.leaving.iter();
+    let leaving: Vec<(&InstanceId, &InstanceSeen)> = leaving
+        .filter_map(|id| observed.instances.get_key_value(id))
+        .collect();
+    for (id, seen) in leaving {
+        match view.get(id).map(|placed| placed.stage) {
             Some(Stage::Draining) => drain(view, id, seen, &silent),
             Some(Stage::Stopping) if seen.phase == Phase::Stopped => view.forget(id),
             Some(Stage::Stopping) => {

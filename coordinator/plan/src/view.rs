@@ -1,99 +1,44 @@
 //! The working view: what is seen, as changed by the actions planned so far.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use berth_model::id::{InstanceId, NodeName, ServiceName};
 use berth_model::instance::{Phase, Stage};
 use berth_model::place::Place;
-use berth_model::resources::Resources;
 use berth_model::time::{Monotonic, Span};
 
+use crate::machines::Claim;
+use crate::place::Search;
+use crate::state::{Placed, State};
 use crate::{Action, Desired, Observed, Plan, Session, WaitReason, Waiting};
-
-/// An instance in the working view.
-#[derive(Debug, Clone)]
-pub(crate) struct Placed {
-    pub(crate) place: Place,
-    pub(crate) stage: Stage,
-    pub(crate) phase: Phase,
-}
-
-impl Placed {
-    /// Wanted and counted for its revision.
-    pub(crate) fn is_live(&self) -> bool {
-        self.stage == Stage::Running
-    }
-
-    pub(crate) fn is_healthy(&self) -> bool {
-        self.is_live() && self.phase == Phase::Healthy
-    }
-}
-
-/// What a node still has to give.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Room {
-    /// Instances that hold a place: everything that has not stopped, whatever its stage.
-    pub(crate) held: u32,
-    pub(crate) free: Resources,
-    /// Instances by service, for spreading.
-    pub(crate) by_service: BTreeMap<ServiceName, u32>,
-}
 
 pub(crate) struct View<'a> {
     pub(crate) desired: &'a Desired,
     pub(crate) observed: &'a Observed,
     pub(crate) now: Monotonic,
-    pub(crate) instances: BTreeMap<ServiceName, BTreeMap<InstanceId, Placed>>,
-    pub(crate) lost: BTreeMap<NodeName, bool>,
-    pub(crate) rooms: BTreeMap<NodeName, Room>,
+    pub(crate) state: &'a mut State,
     pub(crate) plan: Plan,
+    /// The search for places that goes on.
+    pub(crate) search: Option<Search>,
+    /// Some search has found nothing since this was last set to false.
+    pub(crate) hungry: bool,
 }
 
 impl<'a> View<'a> {
-    pub(crate) fn new(desired: &'a Desired, observed: &'a Observed, now: Monotonic) -> Self {
-        let mut rooms: BTreeMap<NodeName, Room> = observed
-            .nodes
-            .iter()
-            .map(|(name, node)| {
-                (
-                    name.clone(),
-                    Room {
-                        free: node.capacity,
-                        ..Room::default()
-                    },
-                )
-            })
-            .collect();
-        let mut instances: BTreeMap<ServiceName, BTreeMap<InstanceId, Placed>> = BTreeMap::new();
-        for (id, seen) in &observed.instances {
-            if seen.phase != Phase::Stopped
-                && let Some(room) = seen.place.node().and_then(|node| rooms.get_mut(node))
-            {
-                hold(desired, room, id);
-            }
-            let placed = Placed {
-                place: seen.place.clone(),
-                stage: seen.stage,
-                phase: seen.phase,
-            };
-            instances
-                .entry(id.slot.service.clone())
-                .or_default()
-                .insert(id.clone(), placed);
-        }
-        let lost = observed
-            .nodes
-            .iter()
-            .map(|(name, node)| (name.clone(), node.lost))
-            .collect();
+    pub(crate) fn new(
+        desired: &'a Desired,
+        observed: &'a Observed,
+        state: &'a mut State,
+        now: Monotonic,
+    ) -> Self {
         Self {
             desired,
             observed,
             now,
-            instances,
-            lost,
-            rooms,
+            state,
             plan: Plan::default(),
+            search: None,
+            hungry: false,
         }
     }
 
@@ -138,53 +83,91 @@ impl<'a> View<'a> {
         });
     }
 
+    /// One instance, as the plan leaves it so far.
+    pub(crate) fn get(&self, id: &InstanceId) -> Option<&Placed> {
+        self.state.get(id)
+    }
+
+    /// What is on a node, whatever its stage and phase.
+    pub(crate) fn on(&self, node: &NodeName) -> impl Iterator<Item = &InstanceId> {
+        self.state.on_node.get(node).into_iter().flatten()
+    }
+
     pub(crate) fn set_stage(&mut self, id: &InstanceId, stage: Stage) {
-        if let Some(placed) = self
-            .instances
-            .get_mut(&id.slot.service)
-            .and_then(|all| all.get_mut(id))
-        {
+        let all = self.state.instances.get_mut(&id.slot.service);
+        if let Some(placed) = all.and_then(|all| all.get_mut(id)) {
             placed.stage = stage;
+            self.state.note_stage(id, stage);
+            self.touch(id);
         }
+    }
+
+    /// A node counts as lost, or as back, from here on.
+    pub(crate) fn set_lost(&mut self, node: &NodeName, lost: bool) {
+        if let Some(seen) = self.observed.nodes.get(node) {
+            if lost {
+                self.state.lost.insert(node.clone());
+            } else {
+                self.state.lost.remove(node);
+            }
+            self.state.machines.put(node, seen, lost);
+            self.state.touched_nodes.insert(node.clone());
+        }
+    }
+
+    fn touch(&mut self, id: &InstanceId) {
+        self.state.touched.insert(id.clone());
+        self.state.dirty.insert(id.slot.service.clone());
     }
 
     /// Removes a record from the view. Its place is free in the next plan, when that is committed.
     pub(crate) fn forget(&mut self, id: &InstanceId) {
-        if let Some(all) = self.instances.get_mut(&id.slot.service) {
-            all.remove(id);
+        let all = self.state.instances.get_mut(&id.slot.service);
+        if let Some(placed) = all.and_then(|all| all.remove(id)) {
+            self.state.forgotten.push((id.clone(), placed));
+            self.touch(id);
         }
         self.act(Action::Forget { id: id.clone() });
     }
 
+    /// Makes an instance at a place, with what its revision needs reserved for it.
     pub(crate) fn create(&mut self, id: InstanceId, place: Place) {
-        if let Some(room) = place.node().and_then(|node| self.rooms.get_mut(node)) {
-            hold(self.desired, room, &id);
-        }
+        let slot = &id.slot;
+        let needs = (slot.service.clone(), slot.revision);
+        let wanted = self.desired.needs.get(&needs);
+        let resources = wanted.map(|needs| needs.resources).unwrap_or_default();
+        let gpus = match place.node() {
+            Some(node) => self.state.machines.pick_gpus(node, resources.gpus),
+            None => Vec::new(),
+        };
         let placed = Placed {
             place: place.clone(),
             stage: Stage::Running,
             phase: Phase::Assigned,
+            claim: Arc::new(Claim {
+                resources,
+                gpus: gpus.clone(),
+            }),
         };
-        self.instances
-            .entry(id.slot.service.clone())
-            .or_default()
-            .insert(id.clone(), placed);
-        self.act(Action::Create { id, place });
+        let mut rooms = std::collections::BTreeSet::new();
+        self.state.put_in(&id, placed, &mut rooms);
+        for node in &rooms {
+            self.state.machines.index(node);
+        }
+        self.touch(&id);
+        if let Some(search) = &mut self.search {
+            search.took(self.state, &id.slot.service, id.slot.revision);
+        }
+        self.act(Action::Create {
+            id,
+            place,
+            reserved: resources,
+            gpus,
+        });
     }
 
     /// The service's instances, in the order of their identities.
     pub(crate) fn of(&self, service: &ServiceName) -> impl Iterator<Item = (&InstanceId, &Placed)> {
-        self.instances.get(service).into_iter().flatten()
-    }
-}
-
-fn hold(desired: &Desired, room: &mut Room, id: &InstanceId) {
-    room.held += 1;
-    *room.by_service.entry(id.slot.service.clone()).or_default() += 1;
-    if let Some(needs) = desired
-        .needs
-        .get(&(id.slot.service.clone(), id.slot.revision))
-    {
-        room.free = room.free.less(&needs.resources);
+        self.state.instances.get(service).into_iter().flatten()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::WaitReason;
+use crate::{Rejection, WaitReason};
 
 impl fmt::Display for WaitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,7 +70,7 @@ impl fmt::Display for WaitReason {
 }
 
 /// What was looked at and why none of it will do.
-fn places(f: &mut fmt::Formatter<'_>, nodes: u32, rejected: &[(u32, String)]) -> fmt::Result {
+fn places(f: &mut fmt::Formatter<'_>, nodes: u32, rejected: &[(u32, Rejection)]) -> fmt::Result {
     if nodes == 0 {
         return write!(f, "there are no nodes");
     }

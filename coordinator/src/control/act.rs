@@ -3,6 +3,7 @@
 use berth_model::id::{InstanceId, NodeName, ServiceName, Slot};
 use berth_model::instance::{InstanceRecord, InstanceStatus, Phase, Stage};
 use berth_model::place::Place;
+use berth_model::resources::Resources;
 use berth_plan::{Action, Session};
 
 use super::commands::{gateways, jobs};
@@ -19,7 +20,12 @@ pub(crate) fn act(world: &mut World, action: Action) {
         } => set_replicas(world, &service, revision, replicas),
         Action::DropRevision { service, revision } => drop_revision(world, &service, revision),
         Action::DropService { service } => drop_service(world, &service),
-        Action::Create { id, place } => create(world, id, place),
+        Action::Create {
+            id,
+            place,
+            reserved,
+            gpus,
+        } => create(world, id, place, reserved, gpus),
         Action::Drain { id, why } => {
             world.live.draining_since.insert(id.clone(), world.now);
             if set_stage(world, &id, Stage::Draining).is_some() {
@@ -94,15 +100,21 @@ pub(crate) fn drop_attempts(world: &mut World, name: &ServiceName, revision: Opt
     }
 }
 
-pub(crate) fn create(world: &mut World, id: InstanceId, place: Place) {
+pub(crate) fn create(
+    world: &mut World,
+    id: InstanceId,
+    place: Place,
+    reserved: Resources,
+    gpus: Vec<String>,
+) {
     world.happened(&Happened::InstanceCreated(&id, &place));
     world.records.attempts.put(id.slot.clone(), id.attempt);
     let record = InstanceRecord {
         id: id.clone(),
         place,
         pod: None,
-        reserved: None,
-        gpus: Vec::new(),
+        reserved: Some(reserved),
+        gpus,
         stage: Stage::Running,
         status: InstanceStatus {
             id: id.clone(),

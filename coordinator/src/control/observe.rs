@@ -6,6 +6,8 @@ use berth_model::instance::{InstanceRecord, Phase, Stage};
 use berth_model::job::JobRecord;
 use berth_model::manifest::{Manifest, ModuleKind, Preset};
 use berth_model::node::{Condition, Facts, RuntimeKind};
+use berth_model::resources::Resources;
+use berth_model::service::default_failure_domains;
 use berth_model::time::Span;
 use berth_plan::{
     ClusterSeen, Desired, GatewaySeen, InstanceSeen, JobWanted, Needs, NodeSeen, Observed,
@@ -37,6 +39,8 @@ fn desired(world: &World) -> Desired {
                 runtime: revision.runtime,
                 labels: pools::selector(world, &revision.node_labels),
                 module: manifest.and_then(module),
+                spread: revision.failure_domains(),
+                package: Some(revision.digest),
             };
             ((service.name.clone(), revision.number), needs)
         });
@@ -63,7 +67,24 @@ fn task_needs(world: &World, job: &JobRecord) -> Needs {
         runtime: job.runtime,
         labels: pools::selector(world, &job.node_labels),
         module: manifest.and_then(module),
+        spread: default_failure_domains(),
+        package: Some(job.digest),
     }
+}
+
+/// What is reserved for an instance: in a record from before that was kept, what its revision needs.
+fn reserved(world: &World, record: &InstanceRecord) -> Resources {
+    let slot = &record.id.slot;
+    let model = || {
+        if let Some(job) = tasks::job_of(world, record) {
+            let key = (job.model.clone(), job.serial);
+            return world.records.models.get(&key);
+        }
+        let service = world.records.services.get(&slot.service)?;
+        world.model_of(service.revisions.get(&slot.revision)?)
+    };
+    let of_model = || model().map(|m| m.manifest.resources).unwrap_or_default();
+    record.reserved.unwrap_or_else(of_model)
 }
 
 /// What a module needs that its package does not bring, in the words of a node's facts.
@@ -98,6 +119,7 @@ fn observed(world: &World) -> Observed {
                     disk_full: conditions().any(|c| c.kind == Condition::DISK_FULL),
                     exclusive: node.facts.exclusive,
                     capacity: node.facts.capacity,
+                    gpus: node.facts.gpus.iter().map(|g| g.uuid.clone()).collect(),
                     labels: node.all_labels(),
                     runtimes: node.facts.runtimes.clone(),
                     broken: broken(&node.facts),
@@ -155,6 +177,8 @@ fn in_cluster(world: &World, record: &InstanceRecord) -> InstanceSeen {
     let at = ends.ended.get(&record.id).copied().unwrap_or(world.started);
     InstanceSeen {
         place: record.place.clone(),
+        reserved: reserved(world, record),
+        gpus: record.gpus.clone(),
         stage: record.stage,
         phase,
         reported: true,
@@ -172,6 +196,8 @@ fn instance(world: &World, record: &InstanceRecord) -> InstanceSeen {
     let never_was = live.is_some_and(|live| never_was(world, live, record));
     InstanceSeen {
         place: record.place.clone(),
+        reserved: reserved(world, record),
+        gpus: record.gpus.clone(),
         stage: record.stage,
         phase: if never_was {
             Phase::Stopped

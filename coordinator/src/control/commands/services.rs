@@ -165,6 +165,7 @@ fn revision(world: &World, deploy: &Deploy, model: &Resolved) -> Revision {
         runtime: deploy.runtime.unwrap_or_default(),
         node_labels: node_labels.collect(),
         pool: deploy.pool.clone(),
+        spread: None,
         env: deploy.env.clone(),
         replicas: 0,
         created: world.wall,

@@ -66,7 +66,7 @@ fn a_missing_place_makes_it_degraded_or_unavailable() {
         reason: WaitReason::NoNode {
             missing: 1,
             nodes: 1,
-            rejected: vec![(1, "taken".into())],
+            rejected: vec![(1, berth_plan::Rejection::Taken)],
             advice: "join another node".into(),
         },
     });

@@ -101,7 +101,8 @@ pub(crate) fn claim(
     let id = InstanceId { slot, attempt };
     job.claims.insert(pod.uid.clone(), id.clone());
     world.records.jobs.put(name.clone(), job);
-    act::create(world, id.clone(), Place::Cluster(cluster));
+    let (reserved, gpus) = Default::default();
+    act::create(world, id.clone(), Place::Cluster(cluster), reserved, gpus);
     let _ = again(world, id.clone(), pod);
     Ok(id)
 }
