@@ -8,7 +8,15 @@ use berth_model::resources::Resources;
 use crate::config::Config;
 use crate::tools;
 
+mod gpu;
 mod machine;
+mod virtualization;
+mod watch;
+
+use virtualization::Clues;
+
+pub(crate) use machine::Sampler;
+pub(crate) use watch::GpuWatch;
 
 /// This boot's id, empty where there is none.
 pub fn boot_id() -> String {
@@ -21,17 +29,14 @@ pub fn hostname() -> String {
 }
 
 /// Looks around once; what the configuration says wins. `data` is on the file system whose size is the
-/// node's disk.
+/// node's disk. GPUs are looked for by `GpuWatch`, as that may take a while.
 pub fn gather(config: &Config, data: &Path) -> Facts {
-    let kind = config.kind.unwrap_or_else(|| machine::kind(Path::new("/")));
-    let memory = machine::memory(
-        &read("/proc/meminfo"),
-        // Where the agent itself is confined, that is what the node has.
-        &[
-            line("/sys/fs/cgroup/memory.max"),
-            line("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-        ],
-    );
+    let virtualization = Clues::read(Path::new("/"), virtualization::cpuid()).name();
+    let found = match virtualization {
+        Some(_) => NodeKind::Virtual,
+        None => NodeKind::Physical,
+    };
+    let kind = config.kind.unwrap_or(found);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let release = line("/proc/sys/kernel/osrelease");
     let distribution = machine::distribution(&read("/etc/os-release"));
@@ -40,7 +45,7 @@ pub fn gather(config: &Config, data: &Path) -> Facts {
         exclusive: config.exclusive.unwrap_or(kind == NodeKind::Virtual),
         capacity: Resources {
             cpu_millis: cores as u64 * 1000,
-            memory_bytes: memory,
+            memory_bytes: machine::memory(),
             gpus: 0,
             disk_bytes: machine::disk(data),
         },
@@ -55,7 +60,7 @@ pub fn gather(config: &Config, data: &Path) -> Facts {
         boot_id: boot_id(),
         conditions: Vec::new(),
         gpus: Vec::new(),
-        virtualization: None,
+        virtualization: virtualization.map(str::to_owned),
         relay: None,
     }
 }

@@ -11,6 +11,7 @@ pub mod backoff;
 pub mod clock;
 pub mod config;
 pub mod data;
+mod disk;
 pub mod facts;
 pub mod files;
 pub mod health;

@@ -13,7 +13,7 @@ use crate::availability;
 use crate::clock;
 use crate::config::Config;
 use crate::data::{DataDir, DataError};
-use crate::facts;
+use crate::facts::{self, GpuWatch};
 use crate::files::FileError;
 use crate::identity::{Identity, IdentityError, Renewer};
 use crate::ledger::Ledger;
@@ -22,6 +22,7 @@ use crate::packages::Packages;
 use crate::reconcile::{Event, Inside, Parts, ProgressSender, Reconciler};
 use crate::rpc::board::Board;
 use crate::rpc::connect::{ConnectError, normalize};
+use crate::rpc::machine::Machine;
 use crate::rpc::session::Session;
 use crate::runtime::{RuntimeError, Runtimes};
 use crate::supervised;
@@ -140,14 +141,22 @@ pub async fn run(
 }
 
 /// Keeps true what is said of the machine, until the set is dropped.
-async fn watch_machine(config: &Config, runtimes: &Runtimes, role: &Role) -> JoinSet<()> {
+async fn watch_machine(
+    config: &Config,
+    runtimes: &Runtimes,
+    role: &Role,
+    data: &DataDir,
+) -> (JoinSet<()>, Arc<Machine>) {
+    let machine = Arc::new(Machine::new(data.root()));
     let mut watching = availability::watch(runtimes, &role.board).await;
     // In a Pod nothing is installed later.
     if role.inside.is_none() {
         let model_server = config.model_server.clone();
         watching.spawn(availability::installed(model_server, role.board.clone()));
+        let gpus = GpuWatch::begin(role.board.clone(), machine.clone()).await;
+        watching.spawn(gpus.run());
     }
-    watching
+    (watching, machine)
 }
 
 /// An agent, its tasks ready to run. Its caller holds the data folder's lock.
@@ -186,7 +195,7 @@ impl Agent {
             .map(|(_, spec)| spec.blob)
             .collect();
         role.board.facts(|known| known.clone_from(&role.facts));
-        let watching = watch_machine(config, &runtimes, &role).await;
+        let (watching, machine) = watch_machine(config, &runtimes, &role, data).await;
         let (events, inbox) = mpsc::channel(1024);
         let (channel, connected) = watch::channel(None);
         let (shipper, commands) = mpsc::unbounded_channel();
@@ -239,6 +248,7 @@ impl Agent {
             events: events.clone(),
             channel,
             runtimes,
+            machine,
         };
         Ok(Self {
             reconciler,

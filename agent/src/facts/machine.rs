@@ -2,73 +2,80 @@
 
 use std::path::Path;
 
-use berth_model::node::NodeKind;
+use berth_model::node::NodeStatistics;
+use sysinfo::{MemoryRefreshKind, System};
 
-/// Makers of virtual machines, as firmware names them.
-const VIRTUAL_VENDORS: [&str; 12] = [
-    "QEMU",
-    "KVM",
-    "VMware",
-    "innotek",
-    "VirtualBox",
-    "Xen",
-    "Bochs",
-    "Parallels",
-    "BHYVE",
-    "Amazon EC2",
-    "Google Compute Engine",
-    "Microsoft Corporation Virtual",
-];
-
-/// Physical or virtual, as `systemd-detect-virt` would say; containers count as virtual.
-pub(super) fn kind(root: &Path) -> NodeKind {
-    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap_or_default();
-    let flags = read("proc/cpuinfo");
-    let hypervisor = flags
-        .lines()
-        .filter(|line| line.starts_with("flags") || line.starts_with("Features"))
-        .any(|line| line.split_whitespace().any(|flag| flag == "hypervisor"));
-    let container = ["run/.containerenv", ".dockerenv", "run/systemd/container"]
-        .iter()
-        .any(|path| root.join(path).exists());
-    let firmware = ["sys_vendor", "product_name", "board_vendor", "bios_vendor"]
-        .map(|name| read(&format!("sys/class/dmi/id/{name}")))
-        .join(" ");
-    // Microsoft makes hardware too: only its virtual machine is named so.
-    let firmware = firmware.replace(
-        "Microsoft Corporation\n Virtual",
-        "Microsoft Corporation Virtual",
-    );
-    let vendor = VIRTUAL_VENDORS
-        .iter()
-        .any(|vendor| firmware.contains(vendor));
-    let uml = flags.contains("User Mode Linux");
-    if hypervisor || container || vendor || uml {
-        NodeKind::Virtual
-    } else {
-        NodeKind::Physical
-    }
+/// Bytes of the machine's memory, or less where the agent itself is confined: that is what the node has. Zero where the
+/// system does not tell.
+pub(super) fn memory() -> u64 {
+    memory_of(system().as_mut()).0
 }
 
-/// Bytes of memory: the machine's, or less where a control group says so ("max" says nothing).
-pub(super) fn memory(meminfo: &str, limits: &[String]) -> u64 {
-    let kib = meminfo.lines().find_map(|line| {
-        line.strip_prefix("MemTotal:")?
-            .split_whitespace()
-            .next()?
-            .parse()
-            .ok()
+fn system() -> Option<System> {
+    System::new()
+        .map_err(|error| tracing::warn!(?error, "the system does not tell of its memory"))
+        .ok()
+}
+
+/// All, used and available.
+fn memory_of(system: Option<&mut System>) -> (u64, u64, u64) {
+    let Some(system) = system else {
+        return (0, 0, 0);
+    };
+    system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
+    let machine = (
+        system.total_memory(),
+        system.used_memory(),
+        system.available_memory(),
+    );
+    let group = system.cgroup_limits().map(|group| {
+        let available = group.total_memory.saturating_sub(group.rss);
+        (group.total_memory, group.rss, available)
     });
-    let total = u64::saturating_mul(kib.unwrap_or(0), 1024);
-    limits
-        .iter()
-        .filter_map(|limit| limit.parse().ok())
-        .fold(total, u64::min)
+    less(machine, group)
+}
+
+/// What holds where a control group may have less than the machine.
+fn less(machine: (u64, u64, u64), group: Option<(u64, u64, u64)>) -> (u64, u64, u64) {
+    match group {
+        Some((total, used, available)) if total < machine.0 => {
+            (total, used, available.min(machine.2))
+        }
+        _ => machine,
+    }
 }
 
 /// Bytes of the file system on which a path lies.
 pub(super) fn disk(path: &Path) -> u64 {
-    rustix::fs::statvfs(path).map_or(0, |stat| stat.f_blocks.saturating_mul(stat.f_frsize))
+    crate::disk::Room::of(path).map_or(0, |room| room.total)
+}
+
+/// Looks at what changes all the time. It keeps what it would have to find out anew at each look.
+#[derive(Default)]
+pub(crate) struct Sampler {
+    system: Option<System>,
+}
+
+impl Sampler {
+    /// What is so now; `data` is on the file system that counts. Of packages and GPUs others know.
+    pub(crate) fn sample(&mut self, data: &Path) -> NodeStatistics {
+        if self.system.is_none() {
+            self.system = system();
+        }
+        let (_, memory_used_bytes, memory_available_bytes) = memory_of(self.system.as_mut());
+        let load = System::load_average().map_or([0.0; 3], |l| [l.one, l.five, l.fifteen]);
+        let room = crate::disk::Room::of(data).unwrap_or_default();
+        NodeStatistics {
+            load,
+            uptime_secs: System::uptime().unwrap_or_default(),
+            memory_used_bytes,
+            memory_available_bytes,
+            disk_total_bytes: room.total,
+            disk_free_bytes: room.free,
+            packages_bytes: 0,
+            gpus: Vec::new(),
+        }
+    }
 }
 
 /// PRETTY_NAME of an os-release file.
@@ -82,57 +89,26 @@ pub(super) fn distribution(os_release: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
-
-    fn machine(files: &[(&str, &str)]) -> NodeKind {
-        let root = tempfile::tempdir().unwrap();
-        for (path, text) in files {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        kind(root.path())
-    }
-
-    #[test]
-    fn virtual_machines_are_told_by_cpu_or_firmware() {
-        let vendor = "sys/class/dmi/id/sys_vendor";
-        let product = "sys/class/dmi/id/product_name";
-        assert_eq!(
-            machine(&[("proc/cpuinfo", "flags : fpu hypervisor\n")]),
-            NodeKind::Virtual
-        );
-        assert_eq!(machine(&[(vendor, "QEMU\n")]), NodeKind::Virtual);
-        assert_eq!(
-            machine(&[
-                (vendor, "Microsoft Corporation\n"),
-                (product, "Virtual Machine\n")
-            ]),
-            NodeKind::Virtual
-        );
-        assert_eq!(
-            machine(&[(vendor, "Microsoft Corporation\n"), (product, "Surface\n")]),
-            NodeKind::Physical
-        );
-        assert_eq!(machine(&[(".dockerenv", "")]), NodeKind::Virtual);
-        assert_eq!(
-            machine(&[
-                ("proc/cpuinfo", "flags : fpu vme\n"),
-                (vendor, "Dell Inc.\n")
-            ]),
-            NodeKind::Physical
-        );
-    }
 
     #[test]
     fn memory_is_what_the_machine_or_the_control_group_has() {
-        let meminfo = "MemTotal:        2048 kB\nMemFree: 1 kB\n";
-        assert_eq!(memory(meminfo, &["max".into(), String::new()]), 2 << 20);
-        assert_eq!(memory(meminfo, &["1048576".into()]), 1 << 20);
-        assert_eq!(memory(meminfo, &["9223372036854771712".into()]), 2 << 20);
-        assert_eq!(memory("", &[]), 0);
+        let machine = (100, 60, 40);
+        assert_eq!(less(machine, None), machine);
+        assert_eq!(less(machine, Some((100, 1, 99))), machine);
+        // However much the group may have, the machine's memory is not more than it is.
+        assert_eq!(less(machine, Some((80, 5, 75))), (80, 5, 40));
+        assert_eq!(less(machine, Some((20, 5, 15))), (20, 5, 15));
+    }
+
+    #[test]
+    fn what_is_said_of_this_machine_fits_together() {
+        let said = Sampler::default().sample(Path::new("/"));
+        assert!(said.memory_used_bytes > 0);
+        assert!(said.memory_used_bytes + said.memory_available_bytes <= 2 * memory());
+        assert!(said.uptime_secs > 0);
+        assert!(said.load.iter().all(|load| (0.0..10_000.0).contains(load)));
+        assert!(said.disk_free_bytes <= said.disk_total_bytes);
     }
 
     #[test]

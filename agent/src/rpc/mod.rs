@@ -2,5 +2,6 @@
 
 pub mod board;
 pub mod connect;
+pub mod machine;
 pub mod session;
 mod statistics;

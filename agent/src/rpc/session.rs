@@ -17,6 +17,7 @@ use tonic::transport::Channel;
 
 use super::board::Board;
 use super::connect::{ConnectError, Dialer};
+use super::machine::Machine;
 use super::statistics::Collector;
 use crate::backoff::Backoff;
 use crate::identity::Identity;
@@ -53,6 +54,8 @@ pub struct Session {
     pub channel: watch::Sender<Option<Channel>>,
     /// For statistics.
     pub runtimes: Arc<Runtimes>,
+    /// What heartbeats tell of the machine.
+    pub machine: Arc<Machine>,
 }
 
 /// Why a session ended.
@@ -102,7 +105,7 @@ impl Session {
     /// Runs for ever.
     pub async fn run(self) {
         let mut backoff = Backoff::new(Duration::from_millis(200), LONGEST_WAIT);
-        let mut collector = Collector::new(self.runtimes.clone());
+        let mut collector = Collector::new(self.runtimes.clone(), self.machine.clone());
         loop {
             let mut welcomed = None;
             let ended = match self.once(&mut collector, &mut welcomed).await {
@@ -200,6 +203,8 @@ impl Session {
         let mut heartbeat = tokio::time::interval(beat);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut unacknowledged: Option<(u64, Instant)> = None;
+        collector.begin();
+        let mut packages = None;
         loop {
             while let Some(report) = self.board.report() {
                 let report = v1::StatusReport {
@@ -224,6 +229,7 @@ impl Session {
                         let said = id.and_then(|id: InstanceId| metrics.remove(&id));
                         instance.metrics = said.unwrap_or_default();
                     }
+                    statistics.packages = self.machine.news(&mut packages);
                     wire.send(Up::Statistics(statistics)).await?;
                     self.repeat(&mut unacknowledged);
                 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use berth_model::id::InstanceId;
 use berth_proto::v1;
 
+use super::machine::Machine;
 use crate::runtime::{Handle, Runtimes};
 
 /// How often it is looked: reading `/proc` for every process costs more than all the rest of an idle
@@ -16,15 +17,22 @@ const EVERY: Duration = Duration::from_secs(15);
 /// Collects statistics now and then.
 pub(super) struct Collector {
     runtimes: Arc<Runtimes>,
+    machine: Arc<Machine>,
     last: Option<(Instant, v1::Statistics)>,
 }
 
 impl Collector {
-    pub(super) fn new(runtimes: Arc<Runtimes>) -> Self {
+    pub(super) fn new(runtimes: Arc<Runtimes>, machine: Arc<Machine>) -> Self {
         Self {
             runtimes,
+            machine,
             last: None,
         }
+    }
+
+    /// A new session begins: the coordinator may be another one, which knows nothing yet.
+    pub(super) fn begin(&mut self) {
+        self.last = None;
     }
 
     /// The figures, looked up anew if they are old.
@@ -36,9 +44,13 @@ impl Collector {
             && at.elapsed() < EVERY
             && statistics.instances.len() == handles.len()
         {
-            return statistics.clone();
+            // The coordinator has what was found of the machine.
+            return v1::Statistics {
+                node: None,
+                ..statistics.clone()
+            };
         }
-        let runtimes = self.runtimes.clone();
+        let (runtimes, machine) = (self.runtimes.clone(), self.machine.clone());
         let looked = tokio::task::spawn_blocking(move || {
             let (rss_bytes, cpu_millis) = own();
             let instances = handles
@@ -58,7 +70,8 @@ impl Collector {
                 rss_bytes,
                 cpu_millis,
                 instances,
-                ..v1::Statistics::default()
+                node: Some(machine.look().into()),
+                packages: None,
             }
         });
         let statistics = looked.await.unwrap_or_default();

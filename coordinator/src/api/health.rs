@@ -9,6 +9,7 @@ use axum::response::IntoResponse;
 use berth_model::problem::Problem;
 
 use super::failure::Failure;
+use super::machines;
 use crate::control::Command;
 use crate::edge::Edge;
 
@@ -32,6 +33,11 @@ pub(super) async fn readyz(State(edge): State<Arc<Edge>>) -> Result<&'static str
 
 pub(super) async fn metrics(State(edge): State<Arc<Edge>>) -> impl IntoResponse {
     let mut text = edge.control.metrics().render();
+    // The figures of this process are told also when control does not answer.
+    let asked = edge.control.ask(Command::Machines);
+    if let Ok(Ok(machines)) = tokio::time::timeout(PROBE, asked).await {
+        text.push_str(&machines::render(&machines));
+    }
     text.push_str(&edge.figures.render());
     text.push_str(&logs(edge.logs.counters()));
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text)

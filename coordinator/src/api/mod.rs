@@ -9,6 +9,7 @@ mod failure;
 mod health;
 mod jobs;
 mod logs;
+mod machines;
 mod models;
 mod openapi;
 mod pools;

@@ -228,6 +228,7 @@ impl Actor {
             }
             Command::Leavings(reply) => self.read(reply, |w| Ok(jobs::leavings(w))),
             Command::Nodes(reply) => self.read(reply, |w| Ok(views::node::all(w))),
+            Command::Machines(reply) => self.read(reply, |w| Ok(views::node::machines(w))),
             Command::Node(name, reply) => {
                 self.read(reply, move |w| views::node::one(w, &name));
             }
@@ -305,6 +306,7 @@ impl Actor {
             | Command::JobTold(..)
             | Command::Leavings(..)
             | Command::Nodes(..)
+            | Command::Machines(..)
             | Command::Node(..)
             | Command::Gateways(..)
             | Command::Status(..)

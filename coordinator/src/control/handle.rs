@@ -20,6 +20,7 @@ use berth_model::job::{ShardInput, TaskOutput};
 use berth_model::node::{Facts, NodeStatistics};
 use berth_model::problem::Problem;
 use berth_model::relay::Caller;
+use berth_model::resources::Resources;
 use berth_model::route::{Order, Table};
 use berth_model::service::ModelVersion;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -83,6 +84,8 @@ pub enum Command {
     Service(ServiceName, Reply<ServiceView>),
     /// All nodes.
     Nodes(Reply<Vec<NodeView>>),
+    /// What every node does, for `/metrics`.
+    Machines(Reply<Vec<Machine>>),
     /// One node.
     Node(NodeName, Reply<NodeView>),
     /// All gateways.
@@ -206,6 +209,19 @@ pub struct Joined {
     pub agent: AgentName,
     /// What a Pod runs.
     pub instance: Option<InstanceSpec>,
+}
+
+/// A node as `/metrics` tells of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Machine {
+    /// Its name.
+    pub node: NodeName,
+    /// What its agent last said; none if it is not connected.
+    pub statistics: Option<NodeStatistics>,
+    /// What it has in all.
+    pub capacity: Resources,
+    /// Kinds of its conditions.
+    pub conditions: Vec<String>,
 }
 
 /// What a heartbeat tells; nothing of it is stored.

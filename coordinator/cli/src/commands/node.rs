@@ -1,6 +1,6 @@
 use anyhow::Result;
 use berth_model::api::{CreateToken, List, NodeView, TokenView};
-use berth_model::node::NodeState;
+use berth_model::node::{NodeState, NodeStatistics, RuntimeKind};
 
 use crate::args::{Node, Token};
 use crate::client::Client;
@@ -50,7 +50,13 @@ fn state(view: &NodeView) -> String {
         words.push("cordoned");
     }
     let conditions = view.facts.conditions.iter().map(|c| c.kind.as_str());
-    let failing: Vec<String> = conditions.map(|kind| format!("no {kind}")).collect();
+    // A runtime's condition is named after it; the others say what is wrong.
+    let failing: Vec<String> = conditions
+        .map(|kind| match kind.parse::<RuntimeKind>() {
+            Ok(_) => format!("no {kind}"),
+            Err(_) => kind.to_owned(),
+        })
+        .collect();
     words.extend(failing.iter().map(String::as_str));
     words.join(",")
 }
@@ -132,11 +138,23 @@ fn show(node: &NodeView) -> String {
         .iter()
         .map(|c| format!("  condition  {}: {}\n", c.kind, c.message))
         .collect();
+    let gpu = |gpu: &berth_model::node::Gpu| {
+        let memory = words::bytes(gpu.memory_bytes);
+        format!(
+            "  gpu        {} ({}, {memory}, driver {})\n",
+            gpu.uuid, gpu.name, gpu.driver
+        )
+    };
+    let gpus: String = node.facts.gpus.iter().map(gpu).collect();
+    let within = node.facts.virtualization.as_ref();
+    let within = within.map(|name| format!(" ({name})")).unwrap_or_default();
+    let now = node.statistics.as_ref().map(doing).unwrap_or_default();
     format!(
-        "{}  {}\n{conditions}  kind       {}\n  host       {} ({}, {})\n  agent      {}\n  capacity   {:.1} cores, {} memory, {} disk, {} GPUs\n  runtimes   {}\n  labels     {}\n  instances  {}\n  joined     {}\n",
+        "{}  {}\n{conditions}  kind       {}{}\n  host       {} ({}, {})\n  agent      {}\n  capacity   {:.1} cores, {} memory, {} disk, {} GPUs\n{gpus}{now}  runtimes   {}\n  labels     {}\n  instances  {}\n  joined     {}\n",
         node.name,
         state(node),
         kind(node),
+        within,
         node.facts.hostname,
         node.facts.os,
         node.facts.arch,
@@ -149,5 +167,18 @@ fn show(node: &NodeView) -> String {
         or_none(labels.join(", ")),
         or_none(instances.join(", ")),
         node.joined.rfc3339(),
+    )
+}
+
+/// What it does now.
+fn doing(now: &NodeStatistics) -> String {
+    let [one, five, fifteen] = now.load;
+    format!(
+        "  load       {one:.2} {five:.2} {fifteen:.2}, up {}\n  in use     {} memory; free: {} memory, {} disk; packages: {}\n",
+        words::duration(std::time::Duration::from_secs(now.uptime_secs)),
+        words::bytes(now.memory_used_bytes),
+        words::bytes(now.memory_available_bytes),
+        words::bytes(now.disk_free_bytes),
+        words::bytes(now.packages_bytes),
     )
 }

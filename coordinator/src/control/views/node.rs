@@ -7,6 +7,7 @@ use berth_model::id::NodeName;
 use berth_model::node::{NodeRecord, NodeState};
 use berth_model::problem::Problem;
 
+use crate::control::Machine;
 use crate::control::agent::AgentName;
 use crate::control::world::World;
 
@@ -45,6 +46,24 @@ fn view(world: &World, record: &NodeRecord) -> NodeView {
         joined: record.joined,
         statistics: live.and_then(|live| live.statistics.clone()),
     }
+}
+
+/// What all nodes do. Of those that are not there nothing is told but their conditions.
+pub(crate) fn machines(world: &World) -> Vec<Machine> {
+    let nodes = world.records.nodes.values();
+    let machine = |record: &NodeRecord| {
+        let agent = AgentName::Node(record.name.clone());
+        let live = world.live.agents.get(&agent);
+        let connected = live.filter(|live| live.session.is_some());
+        let conditions = record.facts.conditions.iter();
+        Machine {
+            node: record.name.clone(),
+            statistics: connected.and_then(|live| live.statistics.clone()),
+            capacity: record.facts.capacity,
+            conditions: conditions.map(|c| c.kind.clone()).collect(),
+        }
+    };
+    nodes.map(machine).collect()
 }
 
 /// How many nodes are ready, silent and lost; all three always named.
