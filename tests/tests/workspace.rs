@@ -11,7 +11,7 @@ fn root() -> PathBuf {
 }
 
 /// Crate → the crates of Berth that it may use. Whoever adds an edge here argues for it.
-const MAY_USE: [(&str, &[&str]); 19] = [
+const MAY_USE: [(&str, &[&str]); 20] = [
     ("berth-model", &[]),
     ("berth-logfile", &[]),
     ("berth-notify", &[]),
@@ -23,6 +23,10 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     ("berth-agent-plan", &["berth-model"]),
     ("berth-shim", &["berth-logfile"]),
     ("berth-driver", &[]),
+    (
+        "berth-relay",
+        &["berth-handover", "berth-model", "berth-notify"],
+    ),
     ("berth-store", &[]),
     ("berth-logs", &["berth-logfile", "berth-model"]),
     ("berth-gateway", &["berth-model"]),

@@ -19,7 +19,13 @@ pub(crate) struct Options {
 /// What only users' and tests' builds have, so that development and the demo do without its dependencies.
 pub(crate) const FEATURES: &str = "berth-coordinator/kubernetes,berth-agent/docker";
 
-const PROGRAMS: [&str; 4] = ["berth", "berth-coordinator", "berth-agent", "dga-detector"];
+const PROGRAMS: [&str; 5] = [
+    "berth",
+    "berth-coordinator",
+    "berth-agent",
+    "dga-detector",
+    "berth-relay",
+];
 
 /// Builds and returns the folder with the programs.
 pub(crate) fn run(options: &Options) -> Result<PathBuf> {
