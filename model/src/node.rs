@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{FleetName, NodeName};
 use crate::relay::RelayFacts;
 use crate::resources::Resources;
-use crate::time::Timestamp;
+use crate::time::{Span, Timestamp};
 
 /// Physical machines pack instances by resources; virtual ones take one at a time by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -187,6 +187,9 @@ pub struct NodeRecord {
     /// Takes no new instances.
     #[serde(default)]
     pub cordoned: bool,
+    /// Set while the node is emptied, and when it is empty; cleared by `uncordon`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<NodeDrain>,
     /// Set when the node was declared lost; cleared when it returns.
     #[serde(default)]
     pub lost: bool,
@@ -201,6 +204,24 @@ impl NodeRecord {
         all.extend(self.labels.clone());
         all
     }
+}
+
+/// How the emptying of a node goes on; a coordinator that starts anew goes on by it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeDrain {
+    /// When it began.
+    pub started: Timestamp,
+    /// Instances and tasks that were on the node then.
+    pub total: u32,
+    /// What was left until the deadline when that was last noted. It is counted on a clock that does not
+    /// jump, while a coordinator runs.
+    pub left: Span,
+    /// At the deadline everything is stopped, whatever the services' `max_unavailable` says.
+    #[serde(default)]
+    pub force: bool,
+    /// When nothing was left on the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drained: Option<Timestamp>,
 }
 
 /// What holds for a node now.

@@ -76,11 +76,8 @@ impl Client {
     pub async fn deploy(&self, model: &str, replicas: Option<u32>) -> Result<ServiceView> {
         let deploy = Deploy {
             model: model.to_owned(),
-            service: None,
             replicas,
-            runtime: None,
-            pool: None,
-            env: std::collections::BTreeMap::new(),
+            ..Deploy::default()
         };
         self.ask(
             Method::POST,

@@ -2,16 +2,18 @@
 
 mod fleet;
 mod job;
+mod node;
 
 use std::path::PathBuf;
 
-use berth_model::id::{GatewayName, NodeName, ServiceName};
+use berth_model::id::{GatewayName, ServiceName};
 use berth_model::node::RuntimeKind;
 use berth_model::time::Span;
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::fleet::Pool;
 pub(crate) use self::job::{Job, JobRun};
+pub(crate) use self::node::{Drain, Label, Node, Token};
 use crate::output::Format;
 
 /// Serve models on the machines you own.
@@ -175,6 +177,10 @@ pub(crate) struct Deploy {
     /// Environment variable for the module, NAME=VALUE
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = key_value)]
     pub(crate) env: Vec<(String, String)>,
+    /// Instances that may be missing at a time during a change without spare places [default: what the service
+    /// has, or 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_unavailable: Option<u32>,
     /// Wait until the service is as wanted
     #[arg(long)]
     pub(crate) wait: bool,
@@ -262,27 +268,6 @@ pub(crate) struct Logs {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Node {
-    /// All nodes
-    List(Reading),
-    /// One node
-    Show {
-        /// The node
-        node: String,
-        #[command(flatten)]
-        reading: Reading,
-    },
-    /// Take a node out of the fleet; what it had is replaced on other nodes
-    Remove {
-        /// The node
-        node: NodeName,
-    },
-    /// Join tokens
-    #[command(subcommand)]
-    Token(Token),
-}
-
-#[derive(Debug, Subcommand)]
 pub(crate) enum Gateway {
     /// All gateways
     List(Reading),
@@ -306,24 +291,6 @@ pub(crate) enum Cluster {
     Show {
         /// The cluster
         cluster: String,
-        #[command(flatten)]
-        reading: Reading,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Token {
-    /// Make a token with which machines join
-    Create {
-        /// How many machines may join with it; 0 for any number
-        #[arg(long, default_value_t = 1)]
-        uses: u32,
-        /// How long it lives
-        #[arg(long, default_value = "1h")]
-        ttl: Span,
-        /// Label for the nodes that join with it, KEY=VALUE
-        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = key_value)]
-        labels: Vec<(String, String)>,
         #[command(flatten)]
         reading: Reading,
     },
@@ -367,6 +334,9 @@ mod tests {
             vec!["berth", "logs", "x", "--since", "10"],
             vec!["berth", "service", "scale", "Web", "2"],
             vec!["berth", "node", "remove", "../x"],
+            vec!["berth", "node", "label", "n1"],
+            vec!["berth", "node", "label", "n1", "zone"],
+            vec!["berth", "node", "drain", "n1", "--deadline", "10"],
             vec!["berth", "status", "-o", "xml"],
             vec!["berth", "job", "run"],
             vec!["berth", "job", "run", "x", "--completions", "0"],

@@ -91,6 +91,11 @@ impl Client {
         self.json(self.request(Method::POST, path).json(body)).await
     }
 
+    /// POST that says all by its path, answered with JSON.
+    pub(crate) async fn tell<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.json(self.request(Method::POST, path)).await
+    }
+
     /// DELETE, answered with JSON.
     pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.json(self.request(Method::DELETE, path)).await

@@ -12,6 +12,7 @@ use berth_model::service::ServiceRecord;
 use crate::place;
 use crate::reject::{Rejection, Rejections};
 use crate::state::Placed;
+use crate::vacate;
 use crate::view::View;
 use crate::{Action, Needs, Session, WaitReason};
 
@@ -48,6 +49,8 @@ fn drain_surplus(
     why: &str,
 ) {
     let mut ids = live(view, service, revision);
+    // What leaves a node that is drained goes when its replacement is there.
+    ids.retain(|id| !vacate::leaves(view, id));
     let surplus = ids.len().saturating_sub(target as usize);
     // Those that serve least go first: not healthy, on a silent node, then the highest ordinal.
     ids.sort_by_key(|id| {

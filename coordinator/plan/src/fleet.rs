@@ -12,8 +12,8 @@ use berth_model::service::{Revision, ServiceRecord};
 use berth_model::time::{Monotonic, Timestamp};
 
 use crate::{
-    Action, ClusterSeen, Desired, GatewaySeen, InstanceSeen, Needs, NodeSeen, Observed, Plan,
-    Planner, Session, plan,
+    Action, ClusterSeen, Desired, DrainSeen, GatewaySeen, InstanceSeen, Needs, NodeSeen, Observed,
+    Plan, Planner, Session, plan,
 };
 
 #[derive(Debug, Clone, Default)]
@@ -199,6 +199,16 @@ impl Fleet {
             }
             Action::LoseNode { node } => self.observed.nodes.get_mut(node).unwrap().lost = true,
             Action::ReturnNode { node } => self.observed.nodes.get_mut(node).unwrap().lost = false,
+            Action::NodeDrained { node } => {
+                let left = self.observed.instances.values();
+                let left = left.filter(|seen| seen.place.node() == Some(node)).count();
+                assert_eq!(left, 0, "{node} is said to be empty");
+                let drain = &mut self.observed.nodes.get_mut(node).unwrap().drain;
+                assert!(!std::mem::replace(
+                    &mut drain.as_mut().unwrap().drained,
+                    true
+                ));
+            }
             Action::ForgetGateway { gateway } => {
                 self.observed.gateways.remove(gateway).unwrap();
             }
@@ -278,6 +288,24 @@ impl Fleet {
     pub(crate) fn silence(&mut self, name: &str) {
         let now = self.now;
         self.observed.nodes.get_mut(&node(name)).unwrap().session = Session::Silent(now);
+    }
+
+    /// As `berth node drain` does.
+    pub(crate) fn drain(&mut self, name: &str, deadline_ms: u64, force: bool) {
+        let due = Monotonic(self.now.0 + deadline_ms);
+        let seen = self.observed.nodes.get_mut(&node(name)).unwrap();
+        seen.cordoned = true;
+        seen.drain = Some(DrainSeen {
+            due,
+            force,
+            drained: false,
+        });
+    }
+
+    /// As `berth node uncordon` does.
+    pub(crate) fn uncordon(&mut self, name: &str) {
+        let seen = self.observed.nodes.get_mut(&node(name)).unwrap();
+        (seen.cordoned, seen.drain) = (false, None);
     }
 
     pub(crate) fn pass(&mut self, ms: u64) {

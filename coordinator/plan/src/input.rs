@@ -134,6 +134,8 @@ pub struct NodeSeen {
     pub modules: Vec<String>,
     /// Takes no new instances.
     pub cordoned: bool,
+    /// Is being emptied; such a node is cordoned, too.
+    pub drain: Option<DrainSeen>,
     /// Was declared lost (persisted).
     pub lost: bool,
     /// Whether its agent is there.
@@ -142,6 +144,17 @@ pub struct NodeSeen {
     pub packages: Arc<BTreeSet<PackageDigest>>,
     /// Its disk is full: it can take no package that it does not have.
     pub disk_full: bool,
+}
+
+/// A node that is being emptied, as seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DrainSeen {
+    /// When its deadline is over.
+    pub due: Monotonic,
+    /// At the deadline everything is stopped.
+    pub force: bool,
+    /// It is known to be empty already.
+    pub drained: bool,
 }
 
 /// Whether an agent is there.

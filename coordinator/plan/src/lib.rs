@@ -8,7 +8,8 @@
 //! 3. `stopping`: ordered stopping of what drains, forgetting of what has stopped;
 //! 4. `rollout`: how many instances each revision of a service shall have now;
 //! 5. `fill`: draining what is too much, placing what is missing (`place`);
-//! 6. `jobs`: the next attempts of tasks, the end of what is not wanted any more.
+//! 6. `vacate`: emptying the nodes that are drained;
+//! 7. `jobs`: the next attempts of tasks, the end of what is not wanted any more.
 //!
 //! Placement is in `place`: `reject` says why a node will not do, `machines` and `layout` keep the nodes in
 //! the order in which they are wanted, `chooser` finds the best one.
@@ -29,6 +30,7 @@ mod reject;
 mod rollout;
 mod state;
 mod stopping;
+mod vacate;
 mod view;
 mod wording;
 
@@ -39,11 +41,13 @@ mod properties;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod vacating;
+#[cfg(test)]
 mod work;
 
 pub use input::{
-    ClusterSeen, Desired, GatewaySeen, InstanceSeen, JobWanted, MAX_SPREAD, Needs, NodeSeen,
-    Observed, Session, Settings,
+    ClusterSeen, Desired, DrainSeen, GatewaySeen, InstanceSeen, JobWanted, MAX_SPREAD, Needs,
+    NodeSeen, Observed, Session, Settings,
 };
 pub use output::{Action, Plan, WaitReason, Waiting};
 pub use planner::{Change, Planner};

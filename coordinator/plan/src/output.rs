@@ -111,6 +111,11 @@ pub enum Action {
         /// Which.
         node: NodeName,
     },
+    /// Nothing is left on a node that is drained.
+    NodeDrained {
+        /// Which.
+        node: NodeName,
+    },
     /// A gateway has been silent for its lease: stopping no longer waits for it.
     ForgetGateway {
         /// Which.
@@ -191,6 +196,51 @@ pub enum WaitReason {
         /// How many it has now.
         instances: u32,
     },
+    /// A new revision needs a spare place: giving up an old instance for it would be more than
+    /// `max_unavailable` allows.
+    RolloutNeedsPlace {
+        /// The new revision.
+        revision: u32,
+        /// Healthy instances of the service now.
+        healthy: u32,
+        /// How many may be missing.
+        max_unavailable: u32,
+    },
+    /// Its node is drained: it stays until the instance that takes its place is healthy.
+    Moving {
+        /// Which.
+        id: InstanceId,
+        /// The node that is drained.
+        node: NodeName,
+    },
+    /// Its node is drained, and no other node can take it.
+    NoSpareNode {
+        /// Which.
+        id: InstanceId,
+        /// The node that is drained.
+        node: NodeName,
+        /// Nodes there are.
+        nodes: u32,
+        /// How many nodes were rejected for which reason, most first.
+        rejected: Vec<(u32, Rejection)>,
+    },
+    /// Its node is drained and the deadline is over, but stopping it would leave more missing than
+    /// `max_unavailable` allows.
+    KeptServing {
+        /// Which.
+        id: InstanceId,
+        /// The node that is drained.
+        node: NodeName,
+        /// How many may be missing.
+        max_unavailable: u32,
+    },
+    /// Its node is drained: the task may end by itself until the deadline.
+    TaskEnds {
+        /// Which.
+        id: InstanceId,
+        /// The node that is drained.
+        node: NodeName,
+    },
     /// An instance drains.
     Draining {
         /// Which.
@@ -205,4 +255,17 @@ pub enum WaitReason {
     },
     /// The coordinator was restored from a backup and looks before it acts.
     Settling,
+}
+
+impl WaitReason {
+    /// The node whose draining this is about.
+    pub fn drained_node(&self) -> Option<&NodeName> {
+        match self {
+            Self::Moving { node, .. }
+            | Self::NoSpareNode { node, .. }
+            | Self::KeptServing { node, .. }
+            | Self::TaskEnds { node, .. } => Some(node),
+            _ => None,
+        }
+    }
 }

@@ -16,7 +16,7 @@ use crate::state::State;
 use crate::view::View;
 use crate::{
     ClusterSeen, Desired, GatewaySeen, InstanceSeen, JobWanted, Needs, NodeSeen, Observed, Plan,
-    Rejection, Settings, WaitReason, clusters, fill, jobs, nodes, rollout, stopping,
+    Rejection, Settings, WaitReason, clusters, fill, jobs, nodes, rollout, stopping, vacate,
 };
 
 /// One thing that is wanted or seen otherwise than before; none: not any more.
@@ -252,9 +252,11 @@ impl Planner {
         stopping::plan(&mut view);
         let names: BTreeSet<ServiceName> = std::mem::take(&mut view.state.dirty);
         units.services(&mut view, &names);
+        let drains = vacate::plan(&mut view);
         units.jobs(&mut view, &names);
         fill::drain_unwanted(&mut view, &names);
         units.say(&mut view);
+        view.plan.waiting.extend(drains);
         if let Some((at, _)) = self.dues.iter().find(|(at, _)| *at > now) {
             view.wake(*at);
         }

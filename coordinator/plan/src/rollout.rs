@@ -117,13 +117,20 @@ fn step(
     }
     // A place that is about to become free is waited for before another one is given up.
     let spare = place::choose(view, &service.name, current).is_ok();
-    let may_lose_one = count.unhealthy_old > 0
-        || count.healthy > wanted.saturating_sub(service.max_unavailable.max(1));
+    let may_lose_one =
+        count.unhealthy_old > 0 || count.healthy > wanted.saturating_sub(service.max_unavailable);
     if spare {
         targets.insert(current, new + 1);
     } else if count.leaving == 0 && count.live_old <= old(targets) && may_lose_one {
         targets.insert(current, new + 1);
         lower_old(&count.by_revision, targets, current, 1);
+    } else if count.leaving == 0 && !may_lose_one {
+        let reason = WaitReason::RolloutNeedsPlace {
+            revision: current,
+            healthy: count.healthy,
+            max_unavailable: service.max_unavailable,
+        };
+        view.wait(&service.name, reason);
     }
 }
 

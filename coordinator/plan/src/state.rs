@@ -65,6 +65,8 @@ pub(crate) struct State {
     pub(crate) away: BTreeSet<NodeName>,
     /// Nodes that are declared lost.
     pub(crate) lost: BTreeSet<NodeName>,
+    /// Nodes that are drained.
+    pub(crate) draining: BTreeSet<NodeName>,
     /// Nodes that have instances and are not there.
     pub(crate) adrift: BTreeSet<NodeName>,
     /// Services and jobs that are to be planned anew.
@@ -184,12 +186,14 @@ impl State {
             self.machines.remove(name);
             self.away.remove(name);
             self.lost.remove(name);
+            self.draining.remove(name);
             if self.on_node.contains_key(name) {
                 self.adrift.insert(name.clone());
             }
             return;
         };
         set(&mut self.lost, name, seen.lost);
+        set(&mut self.draining, name, seen.drain.is_some());
         let away = seen.lost || seen.session != Session::Connected;
         set(&mut self.away, name, away);
         self.adrift.remove(name);

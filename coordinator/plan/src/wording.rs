@@ -60,12 +60,62 @@ impl fmt::Display for WaitReason {
                 f,
                 "revision {revision} has {healthy} of {instances} instances healthy; the rollout goes on when all are"
             ),
+            Self::RolloutNeedsPlace { revision, healthy, max_unavailable } => write!(
+                f,
+                "revision {revision} needs a spare place: with {healthy} instances healthy none may be given \
+                 up for it (max_unavailable {max_unavailable}); join or free a node, or allow more with \
+                 --max-unavailable"
+            ),
+            Self::Moving { .. }
+            | Self::NoSpareNode { .. }
+            | Self::KeptServing { .. }
+            | Self::TaskEnds { .. } => drained_node(self, f),
             Self::Draining { id, on } => write!(f, "{id} drains: waits for {on}"),
             Self::Stopping { id } => write!(f, "{id} is stopping"),
             Self::Settling => f.write_str(
                 "restored from a backup: nothing is changed until the nodes have reported what runs",
             ),
         }
+    }
+}
+
+/// About what is on a node that is drained.
+fn drained_node(reason: &WaitReason, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match reason {
+        WaitReason::Moving { id, node } => write!(
+            f,
+            "{id} leaves node {node}, which is drained, when the instance that takes its place is healthy"
+        ),
+        WaitReason::NoSpareNode {
+            id,
+            node,
+            nodes,
+            rejected,
+        } => {
+            write!(
+                f,
+                "no-spare-node: {id} stays on node {node}, which is drained: "
+            )?;
+            places(f, *nodes, rejected)?;
+            f.write_str(
+                "; join or uncordon a node, or wait for the deadline (`berth node show` tells it)",
+            )
+        }
+        WaitReason::KeptServing {
+            id,
+            node,
+            max_unavailable,
+        } => write!(
+            f,
+            "{id} stays on node {node} although the drain's deadline is over: without it more than \
+             max_unavailable ({max_unavailable}) of its service's instances would be missing; \
+             `berth node drain {node} --force` stops it all the same"
+        ),
+        WaitReason::TaskEnds { id, node } => write!(
+            f,
+            "node {node} is drained: {id} may run to its end until the deadline, then it is begun anew elsewhere"
+        ),
+        _ => Ok(()),
     }
 }
 

@@ -284,6 +284,35 @@ fn a_lost_nodes_task_is_replaced_and_is_no_failure() {
 }
 
 #[test]
+fn a_drained_nodes_task_may_end_by_itself_until_the_deadline() {
+    let mut work = Work::new(2);
+    work.add(job("a", 1, 1, 0));
+    let plan = work.plan();
+    work.apply(&plan);
+    work.fleet.drain("n0", 60_000, false);
+    let plan = work.plan();
+    assert!(plan.actions.is_empty(), "{plan:?}");
+    assert!(matches!(
+        plan.waiting[0].reason,
+        WaitReason::TaskEnds { .. }
+    ));
+    let mut patient = Work::new(0);
+    (patient.fleet, patient.jobs) = (work.fleet.clone(), work.jobs.clone());
+    patient.converge();
+    assert_eq!(patient.committed.values().next().unwrap().attempt, 1);
+    work.fleet.pass(60_000);
+    work.converge();
+    let record = work.record("a");
+    let ended = (record.state.clone(), record.failed);
+    assert_eq!(ended, (JobState::Succeeded, 0));
+    assert_eq!(work.committed.values().next().unwrap().attempt, 2);
+    for fleet in [&work.fleet, &patient.fleet] {
+        let drain = fleet.observed.nodes[&node("n0")].drain.unwrap();
+        assert!(drain.drained);
+    }
+}
+
+#[test]
 fn a_deleted_job_goes_when_its_tasks_have_stopped_and_a_clusters_when_its_job_has() {
     let mut work = Work::new(2);
     work.add(job("a", 4, 4, 0));

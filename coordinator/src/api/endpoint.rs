@@ -2,6 +2,7 @@
 //! neither can have one that the other lacks.
 
 mod declared;
+mod machines;
 
 use std::sync::Arc;
 
@@ -114,6 +115,7 @@ pub(super) fn all() -> Vec<Endpoint> {
     all.extend(workloads());
     all.extend(batch());
     all.extend(declared::all());
+    all.extend(machines::all());
     all.extend(fleet());
     all.extend(edges());
     all
@@ -322,27 +324,6 @@ fn batch() -> Vec<Endpoint> {
 
 fn fleet() -> Vec<Endpoint> {
     vec![
-        endpoint(
-            "GET",
-            "/v1/nodes",
-            "All nodes.",
-            (200, Body::List("NodeView")),
-            get(things::nodes),
-        ),
-        endpoint(
-            "GET",
-            "/v1/nodes/{node}",
-            "One node.",
-            (200, Body::Json("NodeView")),
-            get(things::node),
-        ),
-        endpoint(
-            "DELETE",
-            "/v1/nodes/{node}",
-            "Take a node out of the fleet, as it was last. 409 while it is connected and has instances.",
-            (200, Body::Json("NodeView")),
-            delete(things::remove_node),
-        ),
         endpoint(
             "POST",
             "/v1/tokens",

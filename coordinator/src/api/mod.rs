@@ -11,6 +11,7 @@ mod jobs;
 mod logs;
 mod machines;
 mod models;
+mod nodes;
 mod openapi;
 mod pools;
 mod services;

@@ -1,4 +1,4 @@
-//! Nodes, tokens, gateways, status.
+//! Tokens, clusters, gateways, status.
 
 use std::sync::Arc;
 
@@ -7,36 +7,13 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::IntoResponse;
-use berth_model::api::{ClusterView, CreateToken, GatewayView, List, NodeView, StatusView};
-use berth_model::id::{ClusterName, GatewayName, NodeName};
+use berth_model::api::{ClusterView, CreateToken, GatewayView, List, StatusView};
+use berth_model::id::{ClusterName, GatewayName};
 
 use super::extract::{Json, Name};
 use super::failure::Failure;
 use crate::control::Command;
 use crate::edge::Edge;
-
-pub(super) async fn nodes(
-    State(edge): State<Arc<Edge>>,
-) -> Result<Answer<List<NodeView>>, Failure> {
-    let items = edge.control.ask(Command::Nodes).await?;
-    Ok(Answer(List { items }))
-}
-
-pub(super) async fn node(
-    State(edge): State<Arc<Edge>>,
-    Name(node): Name<NodeName>,
-) -> Result<Answer<NodeView>, Failure> {
-    let view = edge.control.ask(|reply| Command::Node(node, reply)).await?;
-    Ok(Answer(view))
-}
-
-pub(super) async fn remove_node(
-    State(edge): State<Arc<Edge>>,
-    Name(node): Name<NodeName>,
-) -> Result<Answer<NodeView>, Failure> {
-    let command = |reply| Command::RemoveNode(node, reply);
-    Ok(Answer(edge.control.ask(command).await?))
-}
 
 pub(super) async fn create_token(
     State(edge): State<Arc<Edge>>,

@@ -6,7 +6,7 @@ use berth_model::place::Place;
 use berth_model::resources::Resources;
 use berth_plan::{Action, Session};
 
-use super::commands::{gateways, jobs};
+use super::commands::{drains, gateways, jobs};
 use super::events::{Happened, OfJob};
 use super::world::World;
 
@@ -51,6 +51,7 @@ pub(crate) fn act(world: &mut World, action: Action) {
             }
         }
         Action::Forget { id } => forget(world, &id),
+        Action::NodeDrained { node } => drains::drained(world, &node),
         Action::LoseNode { node } => lose_node(world, &node, true),
         Action::ReturnNode { node } => lose_node(world, &node, false),
         Action::ForgetGateway { gateway } => gateways::lose(world, &gateway),

@@ -17,7 +17,7 @@ use super::batch::{self, Part};
 use super::challenge::Challenges;
 use super::clock::Clock;
 use super::clusters;
-use super::commands::{agents, gateways, joining};
+use super::commands::{agents, drains, gateways, joining};
 use super::events::Happened;
 use super::records::{LAST_EPOCH, PROBE, Records, TERM};
 use super::world::World;
@@ -144,6 +144,7 @@ impl Actor {
         agents::sweep(&mut self.world);
         joining::prune_tokens(&mut self.world);
         gateways::prune(&mut self.world);
+        drains::count_down(&mut self.world);
         self.settle();
         self.seal()
     }

@@ -2,13 +2,14 @@
 
 mod declared;
 
+use berth_model::id::NodeName;
 use berth_model::problem::Problem;
 
 use super::actor::Actor;
 use super::agent::AgentName;
 use super::challenge::Second;
 use super::clusters;
-use super::commands::{agents, gateways, jobs, joining, models, nodes, services};
+use super::commands::{agents, drains, gateways, jobs, joining, models, nodes, services};
 use super::views;
 use super::world::World;
 use super::{Command, ControlError, Following, Join, Joined, Reply};
@@ -57,9 +58,6 @@ impl Actor {
                 },
                 |_, view| Ok(view),
             ),
-            Command::RemoveNode(name, reply) => {
-                self.change(reply, |w| nodes::remove(w, &name), |_, view| Ok(view))
-            }
             Command::CreateToken(wanted, reply) => self.change(
                 reply,
                 |w| joining::create_token(w, wanted),
@@ -79,6 +77,33 @@ impl Actor {
             Command::ClusterReach(name, reach) => {
                 self.stale |= clusters::reach(&mut self.world, &name, reach);
                 self.seal()
+            }
+            other => self.dispatch_node(other),
+        }
+    }
+
+    fn dispatch_node(&mut self, command: Command) -> Result<(), ControlError> {
+        let view = |w: &World, name: NodeName| views::node::one(w, &name);
+        match command {
+            Command::Nodes(reply) => {
+                self.read(reply, |w| Ok(views::node::all(w)));
+                Ok(())
+            }
+            Command::Node(name, reply) => {
+                self.read(reply, move |w| views::node::one(w, &name));
+                Ok(())
+            }
+            Command::CordonNode(name, on, reply) => {
+                self.change(reply, |w| nodes::cordon(w, &name, on), view)
+            }
+            Command::DrainNode(name, wanted, reply) => {
+                self.change(reply, |w| drains::drain(w, &name, &wanted), view)
+            }
+            Command::LabelNode(name, wanted, reply) => {
+                self.change(reply, |w| nodes::label(w, &name, wanted), view)
+            }
+            Command::RemoveNode(name, reply) => {
+                self.change(reply, |w| nodes::remove(w, &name), |_, view| Ok(view))
             }
             other => self.dispatch_declared(other),
         }
@@ -227,11 +252,7 @@ impl Actor {
                 self.read(reply, move |w| jobs::is_told(w, &name));
             }
             Command::Leavings(reply) => self.read(reply, |w| Ok(jobs::leavings(w))),
-            Command::Nodes(reply) => self.read(reply, |w| Ok(views::node::all(w))),
             Command::Machines(reply) => self.read(reply, |w| Ok(views::node::machines(w))),
-            Command::Node(name, reply) => {
-                self.read(reply, move |w| views::node::one(w, &name));
-            }
             Command::Gateways(reply) => self.read(reply, |w| Ok(views::gateway::all(w))),
             Command::Status(reply) => self.read(reply, |w| Ok(views::status::status(w))),
             Command::Events(after, reply) => {
@@ -278,6 +299,11 @@ impl Actor {
             | Command::DeleteJob(..)
             | Command::AnnounceOutput(..)
             | Command::LeavingsRemoved(..)
+            | Command::Nodes(..)
+            | Command::Node(..)
+            | Command::CordonNode(..)
+            | Command::DrainNode(..)
+            | Command::LabelNode(..)
             | Command::RemoveNode(..)
             | Command::CreateToken(..)
             | Command::Join(..)
@@ -305,9 +331,7 @@ impl Actor {
             | Command::JobOutput(..)
             | Command::JobTold(..)
             | Command::Leavings(..)
-            | Command::Nodes(..)
             | Command::Machines(..)
-            | Command::Node(..)
             | Command::Gateways(..)
             | Command::Status(..)
             | Command::Events(..) => {}

@@ -1,6 +1,7 @@
 //! What happens, typed; and how it reads as an event.
 
 mod of_job;
+mod of_node;
 
 use berth_model::event::{Event, Level};
 use berth_model::id::{ClusterName, GatewayName, InstanceId, NodeName, PoolName, ServiceName};
@@ -10,6 +11,7 @@ use berth_model::service::Revision;
 use berth_model::time::Timestamp;
 
 pub(crate) use self::of_job::OfJob;
+pub(crate) use self::of_node::OfNode;
 
 /// Newest events that are kept.
 pub(crate) const KEPT: usize = 10_000;
@@ -20,6 +22,7 @@ pub(crate) enum Happened<'a> {
     ModelPushed(&'a str, String),
     ServiceDeployed(&'a ServiceName, &'a Revision, u32),
     ServiceScaled(&'a ServiceName, u32, u32),
+    ServiceAllowsMissing(&'a ServiceName, u32, u32),
     ServiceDeleted(&'a ServiceName),
     ServiceGone(&'a ServiceName),
     PoolChanged(&'a PoolName, String),
@@ -52,6 +55,7 @@ pub(crate) enum Happened<'a> {
     GatewayRevoked(&'a GatewayName),
     GatewayRemoved(&'a GatewayName),
     Job(OfJob<'a>),
+    Node(OfNode<'a>),
     TokenCreated(&'a str, Timestamp),
     Restored,
     Settled,
@@ -80,6 +84,7 @@ impl Happened<'_> {
             H::ModelPushed(..) => (Level::Info, "model-pushed"),
             H::ServiceDeployed(..) => (Level::Info, "service-deployed"),
             H::ServiceScaled(..) => (Level::Info, "service-scaled"),
+            H::ServiceAllowsMissing(..) => (Level::Info, "service-changed"),
             H::ServiceDeleted(..) => (Level::Info, "service-deleted"),
             H::ServiceGone(..) => (Level::Info, "service-gone"),
             H::PoolChanged(..) => (Level::Info, "pool-changed"),
@@ -113,6 +118,7 @@ impl Happened<'_> {
             H::GatewayRevoked(..) => (Level::Warning, "gateway-revoked"),
             H::GatewayRemoved(..) => (Level::Info, "gateway-removed"),
             H::Job(job) => job.kind(),
+            H::Node(node) => node.kind(),
             H::TokenCreated(..) => (Level::Info, "token-created"),
             H::Restored => (Level::Warning, "restored"),
             H::Settled => (Level::Info, "settled"),
@@ -126,6 +132,7 @@ impl Happened<'_> {
             H::ModelPushed(model, _) => format!("model/{model}"),
             H::ServiceDeployed(s, ..)
             | H::ServiceScaled(s, ..)
+            | H::ServiceAllowsMissing(s, ..)
             | H::ServiceDeleted(s)
             | H::ServiceGone(s)
             | H::RevisionScaled(s, ..)
@@ -155,6 +162,7 @@ impl Happened<'_> {
             | H::GatewayRevoked(g)
             | H::GatewayRemoved(g) => format!("gateway/{g}"),
             H::Job(job) => job.subject(),
+            H::Node(node) => node.subject(),
             H::TokenCreated(id, _) => format!("token/{id}"),
             H::Restored | H::Settled | H::MassLoss(..) | H::MassLossOver => "coordinator".into(),
         }
@@ -165,6 +173,7 @@ impl Happened<'_> {
             H::ModelPushed(..)
             | H::ServiceDeployed(..)
             | H::ServiceScaled(..)
+            | H::ServiceAllowsMissing(..)
             | H::ServiceDeleted(..)
             | H::ServiceGone(..)
             | H::RevisionScaled(..)
@@ -191,6 +200,7 @@ impl Happened<'_> {
             | H::MassLoss(..)
             | H::MassLossOver => self.of_fleet(),
             H::Job(job) => job.message(),
+            H::Node(node) => node.message(),
             _ => self.of_instance(),
         }
     }
@@ -207,6 +217,9 @@ impl Happened<'_> {
                 count(*replicas)
             ),
             H::ServiceScaled(s, from, to) => format!("{s} scaled from {from} to {}", count(*to)),
+            H::ServiceAllowsMissing(s, from, to) => {
+                format!("{s}: max_unavailable is {to} now ({from} before)")
+            }
             H::ServiceDeleted(s) => format!("{s} is being deleted: its instances drain and stop"),
             H::ServiceGone(s) => format!("{s} is gone: its last instance has stopped"),
             H::RevisionScaled(s, r, to) => format!("{s} revision {r} shall have {}", count(*to)),

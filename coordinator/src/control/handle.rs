@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::agent::AgentName;
 use super::clusters::{Orders, Reach, WorkReport};
 use berth_model::api::{
-    ClusterView, CreateJob, CreateToken, Deploy, GatewayView, JobView, ModelView, NodeView,
-    PoolView, PutPool, ServiceView, StatusView, TokenView,
+    ClusterView, CreateJob, CreateToken, Deploy, DrainNode, GatewayView, JobView, LabelNode,
+    ModelView, NodeView, PoolView, PutPool, ServiceView, StatusView, TokenView,
 };
 use berth_model::digest::{BlobDigest, PackageDigest};
 use berth_model::event::Event;
@@ -70,6 +70,12 @@ pub enum Command {
     Leavings(Reply<Vec<Leavings>>),
     /// What a deleted job left is removed.
     LeavingsRemoved(JobName, Reply<()>),
+    /// Whether a node takes new instances; taking them again ends its drain, too.
+    CordonNode(NodeName, bool, Reply<NodeView>),
+    /// Empty a node.
+    DrainNode(NodeName, DrainNode, Reply<NodeView>),
+    /// Change a node's labels.
+    LabelNode(NodeName, LabelNode, Reply<NodeView>),
     /// Take a node out of the fleet. Conflict while it is connected and has instances.
     RemoveNode(NodeName, Reply<NodeView>),
     /// Make a join token.

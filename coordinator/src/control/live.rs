@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use berth_model::digest::PackageDigest;
 use berth_model::gateway::GatewayReport;
-use berth_model::id::{GatewayName, InstanceId};
+use berth_model::id::{GatewayName, InstanceId, NodeName};
 use berth_model::instance::Intent;
 use berth_model::node::NodeStatistics;
 use berth_model::relay::Caller;
@@ -28,10 +28,21 @@ pub(crate) struct Live {
     pub(crate) callers: Arc<Vec<Caller>>,
     /// When an instance was seen to drain first, in this term.
     pub(crate) draining_since: BTreeMap<InstanceId, Monotonic>,
+    /// How far the deadlines of drained nodes have been counted.
+    pub(crate) drains: Drains,
     /// What has ended in clusters.
     pub(crate) ends: super::clusters::Ends,
     /// The first published table without an instance, in this term.
     pub(crate) out_since: BTreeMap<InstanceId, Order>,
+}
+
+/// How far the deadlines of drained nodes have been counted.
+#[derive(Default)]
+pub(crate) struct Drains {
+    /// When what is left was written down last, in this term.
+    pub(crate) noted: BTreeMap<NodeName, Monotonic>,
+    /// When all of them were looked at last.
+    pub(crate) looked: Monotonic,
 }
 
 /// One agent.

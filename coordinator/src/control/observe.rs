@@ -15,7 +15,7 @@ use berth_plan::{
 
 use super::agent::AgentName;
 use super::clusters::Cluster;
-use super::commands::{pools, tasks};
+use super::commands::{drains, pools, tasks};
 use super::live::LiveAgent;
 use super::world::World;
 
@@ -114,6 +114,7 @@ fn observed(world: &World) -> Observed {
             .map(|node| {
                 let live = world.live.agents.get(&AgentName::Node(node.name.clone()));
                 let conditions = || node.facts.conditions.iter();
+                let drain = node.drain.as_ref();
                 let seen = NodeSeen {
                     packages: live.map(|live| live.packages.clone()).unwrap_or_default(),
                     disk_full: conditions().any(|c| c.kind == Condition::DISK_FULL),
@@ -125,6 +126,7 @@ fn observed(world: &World) -> Observed {
                     broken: broken(&node.facts),
                     modules: node.facts.modules.clone(),
                     cordoned: node.cordoned,
+                    drain: drain.map(|drain| drains::seen(world, &node.name, drain)),
                     lost: node.lost,
                     session: world.session(&node.name),
                 };

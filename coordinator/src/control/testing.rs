@@ -260,6 +260,7 @@ pub(crate) fn node_record(name: &str, exclusive: bool) -> NodeRecord {
         labels: BTreeMap::new(),
         declared: BTreeMap::new(),
         cordoned: false,
+        drain: None,
         lost: false,
         joined: Timestamp(0),
     }
@@ -331,10 +332,7 @@ pub(crate) fn world_with_service() -> World {
     let deploy = berth_model::api::Deploy {
         model: "dga".into(),
         service: Some("web".parse().unwrap()),
-        replicas: None,
-        runtime: None,
-        pool: None,
-        env: BTreeMap::new(),
+        ..berth_model::api::Deploy::default()
     };
     super::commands::services::deploy(&mut world, &deploy).unwrap();
     let record = instance("web.1.0.1", "n1", Phase::Healthy);

@@ -18,7 +18,7 @@ pub struct RegisterModel {
 }
 
 /// `POST /v1/services`: create a service, or give it a new revision.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Deploy {
     /// `NAME`, `NAME@SEMVER` or `NAME@#SERIAL`; without a version the newest push.
@@ -38,6 +38,10 @@ pub struct Deploy {
     /// Environment variables.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// Instances that may be missing at a time during a change without spare places; if absent what the
+    /// service has, or 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_unavailable: Option<u32>,
 }
 
 /// `POST /v1/services/{service}/scale`.
@@ -46,6 +50,26 @@ pub struct Deploy {
 pub struct Scale {
     /// Instances there shall be.
     pub replicas: u32,
+}
+
+/// `POST /v1/nodes/{node}/drain`: empty a node. Repeated, it changes what is given and goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DrainNode {
+    /// From now on, how long what has no spare place may stay; one hour if absent.
+    pub deadline: Option<Span>,
+    /// At the deadline stop everything, whatever the services' `max_unavailable` says.
+    pub force: bool,
+}
+
+/// `POST /v1/nodes/{node}/labels`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LabelNode {
+    /// Labels to set.
+    pub set: BTreeMap<String, String>,
+    /// Keys of labels to take away.
+    pub remove: Vec<String>,
 }
 
 /// `POST /v1/tokens`: make a join token.

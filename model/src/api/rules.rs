@@ -33,6 +33,16 @@ pub fn replicas(n: u32) -> Checked {
     Ok(())
 }
 
+/// How many instances may be missing during a change; 0 for none.
+pub fn max_unavailable(n: u32) -> Checked {
+    if n > MAX_REPLICAS {
+        return Err(format!(
+            "max_unavailable {n} is more than a service may have instances ({MAX_REPLICAS})"
+        ));
+    }
+    Ok(())
+}
+
 /// A pool is a record or a label, and as long as any label may be.
 pub fn pool(name: &str) -> Checked {
     if name.is_empty() || name.len() > MAX_LABEL {
@@ -131,6 +141,7 @@ impl Deploy {
     /// Every rule for its figures and texts.
     pub fn check(&self) -> Checked {
         self.replicas.map_or(Ok(()), replicas)?;
+        self.max_unavailable.map_or(Ok(()), max_unavailable)?;
         env(&self.env)?;
         self.pool.as_deref().map_or(Ok(()), pool)
     }
@@ -178,11 +189,10 @@ mod tests {
         let env = |k: &str, v: &str| BTreeMap::from([(k.to_owned(), v.to_owned())]);
         let deploy = |replicas, pool: Option<&str>, env| Deploy {
             model: "m".into(),
-            service: None,
             replicas,
-            runtime: None,
             pool: pool.map(Into::into),
             env,
+            ..Deploy::default()
         };
         for (bad, words) in [
             (deploy(Some(1_001), None, BTreeMap::new()), "1001 instances"),

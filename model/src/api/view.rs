@@ -11,7 +11,7 @@ use crate::instance::{InstanceStatus, Stage};
 use crate::node::{Facts, NodeState, NodeStatistics, RuntimeKind};
 use crate::place::Place;
 use crate::resources::Resources;
-use crate::time::Timestamp;
+use crate::time::{Span, Timestamp};
 
 /// A list: `{"items": […]}`, so that fields can join it later.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,6 +86,9 @@ pub struct ServiceView {
     pub version: semver::Version,
     /// The model version's serial (wanted revision).
     pub serial: u64,
+    /// Instances that may be missing at a time during a change without spare places.
+    #[serde(default = "one")]
+    pub max_unavailable: u32,
     /// All revisions that still have instances or are wanted.
     pub revisions: Vec<RevisionView>,
     /// Its instances, the wanted revision's first.
@@ -96,6 +99,10 @@ pub struct ServiceView {
     pub created: Timestamp,
     /// When a user last changed it.
     pub updated: Timestamp,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// What holds for a service.
@@ -171,6 +178,9 @@ pub struct NodeView {
     pub state: NodeState,
     /// Takes no new instances.
     pub cordoned: bool,
+    /// How far its emptying has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainView>,
     /// What its agent found out.
     pub facts: Facts,
     /// All its labels.
@@ -182,6 +192,29 @@ pub struct NodeView {
     /// What its agent last said of load, memory and disk; none if it has said nothing since the coordinator started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub statistics: Option<NodeStatistics>,
+}
+
+/// How far the emptying of a node has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainView {
+    /// When it began.
+    pub started: Timestamp,
+    /// Instances and tasks that were on the node then.
+    pub total: u32,
+    /// How many of those are not there any more.
+    pub moved: u32,
+    /// What is left until the deadline; `0ms` when it is over.
+    pub left: Span,
+    /// At the deadline everything is stopped.
+    pub force: bool,
+    /// The deadline is over, and what is left stays unless the drain is forced.
+    #[serde(default)]
+    pub stuck: bool,
+    /// When nothing was left on the node; absent while something is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drained: Option<Timestamp>,
+    /// What it waits for.
+    pub reasons: Vec<String>,
 }
 
 /// One Kubernetes cluster.

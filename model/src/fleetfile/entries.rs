@@ -109,6 +109,8 @@ pub(super) fn service(
     let runtime = section.optional("runtime", parsed::<RuntimeKind>);
     let pool = section.optional("pool", pool_name);
     let env = section.or("env", Table::new(), env);
+    let missing = |field: Field<'_, '_>| figure(field, rules::max_unavailable);
+    let max_unavailable = section.optional("max_unavailable", missing);
     let name = name?;
     let wanted = Deploy {
         model: model?,
@@ -117,6 +119,7 @@ pub(super) fn service(
         runtime: runtime?,
         pool: pool?,
         env: env?,
+        max_unavailable: max_unavailable?,
     };
     declared.fleet.services.insert(name, wanted);
     Some(())

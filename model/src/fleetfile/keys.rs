@@ -113,6 +113,12 @@ pub const KINDS: [Kind; 5] = [
             RUNTIME,
             POOL,
             ENV,
+            key(
+                "max_unavailable",
+                "number",
+                "what it has, or 1",
+                "how many instances may be missing during a change without spare places",
+            ),
         ],
     },
     Kind {

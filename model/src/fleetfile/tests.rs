@@ -26,6 +26,7 @@ model = "dga@1.0.0"
 replicas = 3
 runtime = "docker"
 pool = "gpu"
+max_unavailable = 0
 [service.web.env]
 LOG = "info"
 
@@ -78,6 +79,7 @@ fn entries_become_the_apis_requests() {
         runtime: Some(RuntimeKind::Docker),
         pool: Some("gpu".into()),
         env: [("LOG".to_owned(), "info".to_owned())].into(),
+        max_unavailable: Some(0),
     };
     assert_eq!(fleet.services["web"], web);
     let score = CreateJob {
@@ -172,11 +174,11 @@ fn what_the_coordinator_says_gets_its_place() {
         ),
         (
             "service.web.env.LOG: odd",
-            "fleet.toml:23:7: [service.web] env.LOG: odd",
+            "fleet.toml:24:7: [service.web] env.LOG: odd",
         ),
         (
             "job.score: odd: very",
-            "fleet.toml:25:6: [job.score]: odd: very",
+            "fleet.toml:26:6: [job.score]: odd: very",
         ),
         ("service.other: odd", "service.other: odd"),
         ("no path", "no path"),
@@ -233,18 +235,22 @@ fn service() -> impl Strategy<Value = (String, Deploy)> {
         runtime,
         pool,
         env,
+        prop::option::of(0..9_u32),
     )
-        .prop_map(|(name, model, replicas, runtime, pool, env)| {
-            let deploy = Deploy {
-                model,
-                service: Some(name.parse().unwrap()),
-                replicas,
-                runtime,
-                pool,
-                env,
-            };
-            (name, deploy)
-        })
+        .prop_map(
+            |(name, model, replicas, runtime, pool, env, max_unavailable)| {
+                let deploy = Deploy {
+                    model,
+                    service: Some(name.parse().unwrap()),
+                    replicas,
+                    runtime,
+                    pool,
+                    env,
+                    max_unavailable,
+                };
+                (name, deploy)
+            },
+        )
 }
 
 fn job() -> impl Strategy<Value = (String, CreateJob)> {

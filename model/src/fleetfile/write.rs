@@ -91,6 +91,7 @@ impl Out {
         self.number("replicas", service.replicas);
         self.optional("runtime", service.runtime.as_ref());
         self.optional("pool", service.pool.as_ref());
+        self.number("max_unavailable", service.max_unavailable);
         self.table("env", &service.env, false);
     }
 

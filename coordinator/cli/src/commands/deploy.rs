@@ -16,6 +16,7 @@ pub(super) async fn run(client: &Client, deploy: Deploy) -> Result<ExitCode> {
         runtime: deploy.runtime,
         pool: deploy.pool,
         env: deploy.env.into_iter().collect(),
+        max_unavailable: deploy.max_unavailable,
     };
     let view: ServiceView = client.post("/v1/services", &body).await?;
     output::line(&format!(

@@ -36,11 +36,11 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         Command::Predict(predict) => return predict::run(&Client::from_context()?, predict).await,
         Command::Job(job) => return job::run(&Client::from_context()?, job).await,
         Command::Logs(logs) => logs::run(&Client::from_context()?, logs).await?,
-        Command::Node(node) => node::run(&Client::from_context()?, node).await?,
         Command::Pool(pool) => pool::run(&Client::from_context()?, pool).await?,
         Command::Gateway(gateway) => {
             gateway::run(&Client::from_context()?, gateway).await?;
         }
+        Command::Node(node) => return node::run(&Client::from_context()?, node).await,
         Command::Cluster(cluster) => {
             cluster::run(&Client::from_context()?, cluster).await?;
         }

@@ -1,13 +1,31 @@
+mod drain;
+
+use std::process::ExitCode;
+
 use anyhow::Result;
-use berth_model::api::{CreateToken, List, NodeView, TokenView};
+use berth_model::api::{CreateToken, DrainView, LabelNode, List, NodeView, TokenView};
 use berth_model::node::{NodeState, NodeStatistics, RuntimeKind};
 
-use crate::args::{Node, Token};
+use crate::args::{Label, Node, Token};
 use crate::client::Client;
 use crate::{output, table, words};
 
-pub(super) async fn run(client: &Client, node: Node) -> Result<()> {
+pub(super) async fn run(client: &Client, node: Node) -> Result<ExitCode> {
     match node {
+        Node::Drain(drain) => return drain::run(client, drain).await,
+        Node::Cordon { node } => {
+            let path = format!("/v1/nodes/{node}/cordon");
+            let _: NodeView = client.tell(&path).await?;
+            output::line(&format!(
+                "{node} is cordoned: it takes nothing new, and what runs there stays"
+            ))
+        }
+        Node::Uncordon { node } => {
+            let path = format!("/v1/nodes/{node}/uncordon");
+            let _: NodeView = client.tell(&path).await?;
+            output::line(&format!("{node} takes instances again"))
+        }
+        Node::Label(wanted) => label(client, wanted).await,
         Node::List(reading) => {
             let list: List<NodeView> = client.get("/v1/nodes").await?;
             output::show(reading.output, &list.items, |width| {
@@ -36,7 +54,28 @@ pub(super) async fn run(client: &Client, node: Node) -> Result<()> {
             let view: TokenView = client.post("/v1/tokens", &body).await?;
             output::show(reading.output, &view, |_| format!("{}\n", view.token))
         }
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn label(client: &Client, wanted: Label) -> Result<()> {
+    let mut body = LabelNode::default();
+    for (key, value) in wanted.changes {
+        match value {
+            Some(value) => drop(body.set.insert(key, value)),
+            None => body.remove.push(key),
+        }
     }
+    let node = wanted.node;
+    let view: NodeView = client
+        .post(&format!("/v1/nodes/{node}/labels"), &body)
+        .await?;
+    let labels = view.labels.iter().map(|(k, v)| format!("{k}={v}"));
+    let labels: Vec<String> = labels.collect();
+    output::line(&match labels.join(", ").as_str() {
+        "" => format!("{node} has no labels now"),
+        labels => format!("{node} has {labels} now"),
+    })
 }
 
 fn state(view: &NodeView) -> String {
@@ -46,8 +85,14 @@ fn state(view: &NodeView) -> String {
         NodeState::Lost => "lost",
     };
     let mut words = vec![state];
-    if view.cordoned {
-        words.push("cordoned");
+    let moving = view.drain.as_ref().map(|drain| match drain.drained {
+        Some(_) => "drained".to_owned(),
+        None => format!("draining {}/{}", drain.moved, drain.total),
+    });
+    match &moving {
+        Some(moving) => words.push(moving),
+        None if view.cordoned => words.push("cordoned"),
+        None => {}
     }
     let conditions = view.facts.conditions.iter().map(|c| c.kind.as_str());
     // A runtime's condition is named after it; the others say what is wrong.
@@ -138,6 +183,7 @@ fn show(node: &NodeView) -> String {
         .iter()
         .map(|c| format!("  condition  {}: {}\n", c.kind, c.message))
         .collect();
+    let draining: String = node.drain.iter().map(drain_lines).collect();
     let gpu = |gpu: &berth_model::node::Gpu| {
         let memory = words::bytes(gpu.memory_bytes);
         format!(
@@ -150,7 +196,7 @@ fn show(node: &NodeView) -> String {
     let within = within.map(|name| format!(" ({name})")).unwrap_or_default();
     let now = node.statistics.as_ref().map(doing).unwrap_or_default();
     format!(
-        "{}  {}\n{conditions}  kind       {}{}\n  host       {} ({}, {})\n  agent      {}\n  capacity   {:.1} cores, {} memory, {} disk, {} GPUs\n{gpus}{now}  runtimes   {}\n  labels     {}\n  instances  {}\n  joined     {}\n",
+        "{}  {}\n{conditions}{draining}  kind       {}{}\n  host       {} ({}, {})\n  agent      {}\n  capacity   {:.1} cores, {} memory, {} disk, {} GPUs\n{gpus}{now}  runtimes   {}\n  labels     {}\n  instances  {}\n  joined     {}\n",
         node.name,
         state(node),
         kind(node),
@@ -181,4 +227,12 @@ fn doing(now: &NodeStatistics) -> String {
         words::bytes(now.disk_free_bytes),
         words::bytes(now.packages_bytes),
     )
+}
+
+fn drain_lines(drain: &DrainView) -> String {
+    let mut text = format!("  drain      {}\n", drain::progress(drain));
+    for reason in &drain.reasons {
+        text.push_str(&format!("             {reason}\n"));
+    }
+    text
 }

@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
 use berth_model::api::{
-    BlobView, ClusterView, CreateJob, GatewayView, InstanceView, JobFile, JobInput, JobStatus,
-    JobView, ModelVersionView, NodeView, RevisionView, ServiceState, ServiceView, ShardState,
-    ShardView, StatusProblem, StatusView, TokenView,
+    BlobView, ClusterView, CreateJob, Deploy, DrainNode, DrainView, GatewayView, InstanceView,
+    JobFile, JobInput, JobStatus, JobView, LabelNode, ModelVersionView, NodeView, RevisionView,
+    ServiceState, ServiceView, ShardState, ShardView, StatusProblem, StatusView, TokenView,
 };
 use berth_model::event::{Event, Level};
 use berth_model::instance::{InstanceStatus, Phase, Reason, Stage};
@@ -103,6 +103,7 @@ fn service() -> ServiceView {
         model: "web".parse().unwrap(),
         version: "1.0.0".parse().unwrap(),
         serial: 1,
+        max_unavailable: 1,
         revisions: vec![RevisionView {
             number: 1,
             model: "web".parse().unwrap(),
@@ -231,6 +232,45 @@ fn requests_for_jobs_are_as_described() {
 }
 
 #[test]
+fn requests_for_services_and_nodes_are_as_described() {
+    described(
+        "Deploy",
+        &Deploy {
+            model: "web".to_owned(),
+            max_unavailable: Some(0),
+            ..Deploy::default()
+        },
+    );
+    described(
+        "DrainNode",
+        &DrainNode {
+            deadline: Some(Span::secs(1)),
+            force: true,
+        },
+    );
+    described(
+        "LabelNode",
+        &LabelNode {
+            set: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
+            remove: vec!["c".to_owned()],
+        },
+    );
+}
+
+fn drain() -> DrainView {
+    DrainView {
+        started: Timestamp(1),
+        total: 2,
+        moved: 1,
+        left: Span::secs(1),
+        force: true,
+        stuck: true,
+        drained: Some(Timestamp(2)),
+        reasons: vec!["no room".to_owned()],
+    }
+}
+
+#[test]
 fn answers_about_the_fleet_are_as_described() {
     let gateway = GatewayView {
         name: "g".parse().unwrap(),
@@ -245,6 +285,7 @@ fn answers_about_the_fleet_are_as_described() {
             name: "n1".parse().unwrap(),
             state: NodeState::Silent,
             cordoned: false,
+            drain: Some(drain()),
             facts: Facts {
                 runtimes: vec![RuntimeKind::Process],
                 conditions: vec![Condition::default()],

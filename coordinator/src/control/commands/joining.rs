@@ -19,7 +19,7 @@ const DEFAULT_TTL: Span = Span::secs(3_600);
 const MAX_TTL: Span = Span::secs(366 * 86_400);
 
 /// Most bytes of a token's labels and of a machine's facts, and most keys a token remembers.
-const MAX_LABELS: usize = 16 * 1024;
+pub(super) const MAX_LABELS: usize = 16 * 1024;
 const MAX_FACTS: usize = 64 * 1024;
 const MAX_USERS: usize = 100;
 
@@ -107,6 +107,7 @@ pub(crate) fn join(world: &mut World, join: &Join) -> Result<NodeName, Problem> 
         labels: token.labels.clone(),
         declared: Default::default(),
         cordoned: false,
+        drain: None,
         lost: false,
         joined: world.wall,
     };

@@ -2,6 +2,7 @@
 //! change after, so that a refused command has changed nothing.
 
 pub(crate) mod agents;
+pub(crate) mod drains;
 pub(crate) mod gateways;
 pub(crate) mod jobs;
 pub(crate) mod joining;

@@ -83,6 +83,7 @@ pub(crate) fn prepare(
     });
     let before = service.replicas;
     service.replicas = deploy.replicas.unwrap_or(service.replicas);
+    service.max_unavailable = deploy.max_unavailable.unwrap_or(service.max_unavailable);
     let change = if !service.current().is_some_and(|r| same(r, &wanted)) {
         Change::Revise
     } else if before == service.replicas {
@@ -110,6 +111,7 @@ pub(crate) fn carry_out(world: &mut World, prepared: Prepared) -> ServiceName {
         wanted,
         change,
     } = prepared;
+    tell_allowed(world, &mut service);
     match change {
         Change::Nothing => {}
         Change::Scale(before) => scaled(world, &mut service, before),
@@ -118,6 +120,16 @@ pub(crate) fn carry_out(world: &mut World, prepared: Prepared) -> ServiceName {
     let name = service.name.clone();
     world.records.services.put(name.clone(), service);
     name
+}
+
+/// Tells if another number of instances may be missing during a change than before.
+fn tell_allowed(world: &mut World, service: &mut ServiceRecord) {
+    let (name, now) = (&service.name, service.max_unavailable);
+    let before = world.records.services.get(name).map(|s| s.max_unavailable);
+    if let Some(before) = before.filter(|before| *before != now) {
+        world.happened(&Happened::ServiceAllowsMissing(name, before, now));
+        service.updated = world.wall;
+    }
 }
 
 /// A runtime that some node reports is the planner's to judge; one that none has and that this
@@ -273,11 +285,7 @@ mod tests {
     fn wish(model: &str) -> Deploy {
         Deploy {
             model: model.into(),
-            service: None,
-            replicas: None,
-            runtime: None,
-            pool: None,
-            env: BTreeMap::new(),
+            ..Deploy::default()
         }
     }
 
@@ -315,6 +323,25 @@ mod tests {
         let service = &w.records.services["web"];
         let replicas: Vec<u32> = service.revisions.values().map(|r| r.replicas).collect();
         assert_eq!(replicas, [1, 0]);
+    }
+
+    #[test]
+    fn what_may_be_missing_is_kept_and_makes_no_revision() {
+        let mut w = world_with_service();
+        let at_most = |n| Deploy {
+            service: Some("web".parse().unwrap()),
+            max_unavailable: n,
+            ..wish("dga@1.0.0")
+        };
+        deploy(&mut w, &at_most(Some(0))).unwrap();
+        deploy(&mut w, &at_most(None)).unwrap();
+        let service = &w.records.services["web"];
+        assert_eq!((service.max_unavailable, service.revisions.len()), (0, 1));
+        let events = w.records.events.values();
+        let told = events.filter(|e| e.kind == "service-changed").count();
+        assert_eq!(told, 1);
+        let refused = deploy(&mut w, &at_most(Some(100_000))).unwrap_err();
+        assert_eq!(refused.status, 422);
     }
 
     #[test]

@@ -35,9 +35,7 @@ async fn deploy(handle: &Handle, replicas: u32) {
         model: "dga".into(),
         service: Some(web()),
         replicas: Some(replicas),
-        runtime: None,
-        pool: None,
-        env: Default::default(),
+        ..Deploy::default()
     };
     let command = |reply| Command::Deploy(Box::new(deploy), reply);
     handle.ask(command).await.unwrap();

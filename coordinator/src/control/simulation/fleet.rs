@@ -1,6 +1,5 @@
 //! A whole fleet in one process: the real control actor, simulated nodes and a simulated gateway.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -170,9 +169,7 @@ impl Fleet {
             model: model.into(),
             service: Some(web()),
             replicas: Some(replicas),
-            runtime: None,
-            pool: None,
-            env: BTreeMap::new(),
+            ..Deploy::default()
         };
         self.handle
             .ask(|reply| Command::Deploy(Box::new(deploy), reply))

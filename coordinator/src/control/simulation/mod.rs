@@ -2,6 +2,7 @@
 
 mod agent;
 mod crashes;
+mod drains;
 mod durable;
 mod fleet;
 mod gateway;

@@ -29,6 +29,8 @@ pub(crate) enum Rank {
     Silent,
     /// A new revision is not healthy yet.
     Rollout,
+    /// A node is drained.
+    Moving,
     /// Instances start or stop.
     Course,
 }
@@ -56,7 +58,11 @@ pub(crate) fn of(
                 Rank::Held
             }
             WaitReason::BackOff { .. } => Rank::Course,
-            WaitReason::RolloutWaits { .. } => Rank::Rollout,
+            WaitReason::RolloutWaits { .. } | WaitReason::RolloutNeedsPlace { .. } => Rank::Rollout,
+            WaitReason::NoSpareNode { .. }
+            | WaitReason::KeptServing { .. }
+            | WaitReason::Moving { .. }
+            | WaitReason::TaskEnds { .. } => Rank::Moving,
             WaitReason::Draining { .. } | WaitReason::Stopping { .. } => Rank::Course,
         };
         out.push(Why {

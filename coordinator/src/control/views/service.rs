@@ -87,6 +87,7 @@ fn view(
         model: current.model.clone(),
         version: current.version.clone(),
         serial: current.serial,
+        max_unavailable: service.max_unavailable,
         revisions: service
             .revisions
             .values()

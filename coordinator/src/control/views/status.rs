@@ -6,6 +6,7 @@ use berth_model::api::{GatewayView, ServiceState, ServiceView, StatusProblem, St
 use berth_model::event::Level;
 use berth_model::id::NodeName;
 use berth_model::node::NodeState;
+use berth_plan::WaitReason;
 
 use super::{gateway, job, node, reasons, service};
 use crate::control::clusters::Reach;
@@ -106,6 +107,7 @@ fn nodes(world: &World) -> Vec<StatusProblem> {
             )),
         }
         out.extend(conditions(world, name));
+        out.extend(drain(world, name));
         let live = world
             .live
             .agents
@@ -136,6 +138,23 @@ fn conditions(world: &World, name: &NodeName) -> Vec<StatusProblem> {
             )
         })
         .collect()
+}
+
+/// A drain that does not get on by itself.
+fn drain(world: &World, name: &NodeName) -> Option<StatusProblem> {
+    let view = node::drain(world, world.records.nodes.get(name)?)?;
+    let waits = world.waiting.iter().find(|w| {
+        let held = matches!(
+            w.reason,
+            WaitReason::NoSpareNode { .. } | WaitReason::KeptServing { .. }
+        );
+        held && w.reason.drained_node() == Some(name)
+    })?;
+    let message = format!(
+        "drains, {} of {} moved: {}",
+        view.moved, view.total, waits.reason
+    );
+    Some(problem(Level::Warning, format!("node/{name}"), message))
 }
 
 /// Clusters out of reach, and what does not work in the others.

@@ -115,10 +115,7 @@ fn a_new_revision_on_its_way_is_progress_and_a_leftover_is_not_ready() {
     let deploy = berth_model::api::Deploy {
         model: "dga@2.0.0".into(),
         service: Some("web".parse().unwrap()),
-        replicas: None,
-        runtime: None,
-        pool: None,
-        env: Default::default(),
+        ..berth_model::api::Deploy::default()
     };
     crate::control::commands::services::deploy(&mut w, &deploy).unwrap();
     let n2 = node_record("n2", true);

@@ -106,10 +106,7 @@ fn a_name_is_a_jobs_or_a_services_and_no_identity_is_used_twice() {
     let deploy = berth_model::api::Deploy {
         model: "dga".into(),
         service: Some("score".parse().unwrap()),
-        replicas: None,
-        runtime: None,
-        pool: None,
-        env: Default::default(),
+        ..berth_model::api::Deploy::default()
     };
     let taken = crate::control::commands::services::deploy(&mut w, &deploy).unwrap_err();
     assert!(taken.detail.contains("berth job delete score"), "{taken}");
