@@ -20,6 +20,9 @@ pub enum GatewayError {
     /// A thread or its runtime cannot be started.
     #[error("cannot start a gateway thread: {0}")]
     Thread(#[source] io::Error),
+    /// What it shall show to relays cannot be used.
+    #[error("cannot use the identity for relays: {0}")]
+    Identity(String),
     /// The certificate or key cannot be used.
     #[error("cannot use {}: {reason}", path.display())]
     Certificate {

@@ -65,7 +65,7 @@ async fn send(exchange: &Exchange<'_>, lease: Lease) -> Result<Response<Upstream
         let mut connection = match worker.pool.take(target, now, careful) {
             Some(kept) => kept,
             // Boxed because it is large and rare, and every request carries room for it otherwise.
-            None => Box::pin(worker.connector.connect(target.addr)).await?,
+            None => Box::pin(worker.connector.connect(&target.endpoint)).await?,
         };
         let request = request(exchange, target)?;
         let failure = match connection.send(request).await {
@@ -182,13 +182,18 @@ fn note(
             return;
         }
         Failure::Broken { .. } => {}
-        Failure::Connect(_) | Failure::ConnectTimeout => metrics.connect_error(worker.index),
+        Failure::Connect(_) | Failure::ConnectTimeout | Failure::Relay(_) | Failure::NoIdentity => {
+            metrics.connect_error(worker.index)
+        }
     }
     tried.failed(instance.key);
-    if let Failure::Connect(error) = failure
-        && is_ours(error)
-    {
-        tracing::warn!(%error, "the gateway itself cannot open connections");
+    let ours = match failure {
+        Failure::Connect(error) => is_ours(error),
+        Failure::NoIdentity => true,
+        _ => false,
+    };
+    if ours {
+        tracing::warn!(%failure, "the gateway itself cannot open connections");
         return;
     }
     let config = &worker.shared.config;

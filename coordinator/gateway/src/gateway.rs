@@ -17,6 +17,7 @@ use tokio::runtime;
 use crate::config::GatewayConfig;
 use crate::error::{GatewayError, PublishError};
 use crate::shared::{Phase, Shared};
+use crate::upstream::{RelayIdentity, Relays};
 use crate::worker::Worker;
 use crate::{admin, listen, tls, worker};
 
@@ -152,6 +153,13 @@ impl Handle {
     /// is fine. Errors: it is older than the one in force, or another one under the same version.
     pub fn publish(&self, table: Table) -> Result<(), PublishError> {
         self.0.publish(table)
+    }
+
+    /// Shows this identity to relays from the next connection on. Errors: it cannot be used; the last one stays.
+    pub fn identify(&self, identity: &RelayIdentity) -> Result<(), GatewayError> {
+        let relays = Relays::new(identity)?;
+        self.0.relays.store(Some(Arc::new(relays)));
+        Ok(())
     }
 
     /// The version of the table in force; none before the first.

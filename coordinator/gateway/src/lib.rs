@@ -60,3 +60,4 @@ mod worker;
 pub use config::{GatewayConfig, TlsConfig};
 pub use error::{GatewayError, PublishError};
 pub use gateway::{Gateway, Handle};
+pub use upstream::RelayIdentity;

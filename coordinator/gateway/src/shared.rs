@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use berth_model::gateway::GatewayReport;
 use berth_model::route::{Order, Table};
 use tokio::sync::{Notify, watch};
@@ -14,6 +14,7 @@ use crate::error::PublishError;
 use crate::metrics::{ProcessMetrics, Scrape};
 use crate::pulse::Pulse;
 use crate::routing::{Registry, Routing};
+use crate::upstream::Relays;
 
 /// What threads are to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) config: GatewayConfig,
     pub(crate) table: Arc<ArcSwap<Routing>>,
     registry: Mutex<Registry>,
+    /// Connects to relays; none until the coordinator has certified this gateway.
+    pub(crate) relays: Arc<ArcSwapOption<Relays>>,
     /// For each thread, the sequence number of the newest table it has met.
     seen: Box<[Seen]>,
     /// The newest table's sequence number, to wake idle threads.
@@ -57,6 +60,7 @@ impl Shared {
             config,
             table: Arc::new(ArcSwap::from_pointee(Routing::empty())),
             registry: Mutex::new(registry),
+            relays: Arc::default(),
             seen: (0..threads).map(|_| Seen::default()).collect(),
             published: watch::Sender::new(0),
             phase: watch::Sender::new(Phase::Run),

@@ -48,6 +48,7 @@ impl Worker {
             connector: Connector {
                 connect_timeout: config.connect_timeout.0,
                 user_timeout: config.upstream_timeout.0,
+                relays: Arc::clone(&shared.relays),
             },
             rng: RefCell::new(SmallRng::from_os_rng()),
             connections: Rc::default(),

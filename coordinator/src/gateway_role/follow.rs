@@ -9,15 +9,16 @@ use berth_model::gateway::GatewayReport;
 use berth_model::route::Table;
 use berth_proto::COORDINATOR_NAME;
 use berth_proto::v1::routes_client::RoutesClient;
-use berth_proto::v1::{GatewayHello, GatewayMessage, RouteMessage};
+use berth_proto::v1::{Certified, GatewayHello, GatewayMessage, RouteMessage};
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Streaming};
 
 use super::Backoff;
 use super::config::authority;
+use super::identity::Identity;
 use super::tables::Tables;
 use crate::chain;
 
@@ -25,6 +26,10 @@ use crate::chain;
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 const CONNECT: Duration = Duration::from_secs(5);
 const PING: Duration = Duration::from_secs(5);
+/// When a certificate is asked for again: not all the time, whatever the coordinator says, and after a failure.
+const SOONEST: Duration = Duration::from_secs(2);
+const LATEST: Duration = Duration::from_secs(30 * 86_400);
+const AGAIN: Duration = Duration::from_secs(60);
 /// Longest table.
 const MAX_TABLE: usize = 256 << 20;
 
@@ -37,6 +42,7 @@ pub(super) struct Follower {
     pub(super) token_file: PathBuf,
     pub(super) tables: Tables,
     pub(super) gateway: Handle,
+    pub(super) identity: Identity,
 }
 
 /// Why a connection to the coordinator ended.
@@ -55,6 +61,8 @@ enum Ended {
     Status(#[from] tonic::Status),
     #[error("the gateway token cannot be sent: it has characters that no header takes")]
     Token,
+    #[error("cannot make a certificate request")]
+    Request(#[from] rcgen::Error),
     #[error("the coordinator closed the stream")]
     Closed,
     #[error("the coordinator sent a table that cannot be read: {0}")]
@@ -101,18 +109,29 @@ impl Follower {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last = None::<GatewayReport>;
         let mut due = false;
+        // None while a certificate is on its way.
+        let mut renewal = None::<Instant>;
         loop {
+            let mut csr = Vec::new();
             tokio::select! {
                 message = inbound.message() => {
                     let message = message?.ok_or(Ended::Closed)?;
-                    self.tables.take(serde_json::from_slice::<Table>(&message.table_json)?);
-                    *told = true;
+                    if let Some(certified) = message.certificate {
+                        renewal = Some(self.certified(&certified));
+                    }
+                    if !message.table_json.is_empty() {
+                        self.tables.take(serde_json::from_slice::<Table>(&message.table_json)?);
+                        *told = true;
+                    }
                 }
                 () = self.tables.saved() => {}
                 () = self.gateway.changed() => {}
                 _ = ticks.tick() => {
                     self.tables.save();
                     due = true;
+                    if renewal.is_some_and(|at| Instant::now() >= at) {
+                        csr = self.identity.request()?;
+                    }
                 }
             }
             let report = self.tables.report();
@@ -121,18 +140,35 @@ impl Follower {
                 let message = GatewayMessage {
                     hello: None,
                     report: Some(report.clone().into()),
-                    csr: Default::default(),
+                    csr: csr.into(),
                 };
+                let asked = !message.csr.is_empty();
                 match outbound.try_send(message) {
                     Ok(()) => {
                         last = Some(report);
                         due = false;
+                        renewal = renewal.filter(|_| !asked);
                     }
                     Err(mpsc::error::TrySendError::Full(_)) => due = true,
                     Err(mpsc::error::TrySendError::Closed(_)) => return Err(Ended::Closed),
                 }
             }
         }
+    }
+
+    /// Takes a certificate; answers when to ask for the next one, by a clock that does not jump.
+    fn certified(&self, certified: &Certified) -> Instant {
+        let wait = match self.identity.take(&self.gateway, certified) {
+            Ok(()) => Duration::from_millis(certified.renew_after_ms).max(SOONEST),
+            Err(error) => {
+                tracing::error!(
+                    error = chain(&error),
+                    "the certificate for relays is not taken"
+                );
+                AGAIN
+            }
+        };
+        Instant::now() + wait.min(LATEST)
     }
 
     async fn open(&self) -> Result<(mpsc::Sender<GatewayMessage>, Streaming<RouteMessage>), Ended> {
@@ -146,7 +182,7 @@ impl Follower {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
             }),
             report: Some(self.tables.report().into()),
-            csr: Default::default(),
+            csr: self.identity.request()?.into(),
         };
         outbound.try_send(first).map_err(|_| Ended::Closed)?;
         let mut request = Request::new(ReceiverStream::new(messages));

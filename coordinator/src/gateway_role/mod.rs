@@ -5,6 +5,7 @@
 
 mod config;
 mod follow;
+mod identity;
 mod tables;
 
 use std::convert::Infallible;
@@ -67,6 +68,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Gate
     let last = persist::load(&table_path)?;
     let gateway = Gateway::bind(config.gateway.clone())?;
     let handle = gateway.handle();
+    // Before the table, which may lead through relays.
+    let identity = identity::Identity::open(&config.data_dir, &handle)?;
     let saved = last.as_ref().map(|table| table.version);
     if let Some(table) = last {
         tracing::info!(version = %table.version, services = table.services.len(),
@@ -88,6 +91,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Gate
         endpoint: config.endpoint.clone(),
         ca_file: config.ca_file.clone(),
         token_file: config.token_file.clone(),
+        identity,
         tables: tables::Tables::new(handle.clone(), table_path, saved),
         gateway: handle.clone(),
     };

@@ -230,7 +230,12 @@ impl Authority {
 
 /// SHA-256 of a certificate's key (SubjectPublicKeyInfo, DER), hexadecimal; none if it is no certificate.
 pub fn key_hash_of_certificate(certificate: &CertificateDer<'_>) -> Option<String> {
-    spki_of(certificate).map(|spki| hex::encode(Sha256::digest(spki)))
+    spki_of(certificate).map(key_hash)
+}
+
+/// SHA-256 of a key (SubjectPublicKeyInfo, DER), hexadecimal.
+pub(crate) fn key_hash(spki: &[u8]) -> String {
+    hex::encode(Sha256::digest(spki))
 }
 
 fn spki_of<'a>(certificate: &'a CertificateDer<'_>) -> Option<&'a [u8]> {

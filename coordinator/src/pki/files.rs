@@ -55,7 +55,7 @@ pub(crate) fn remove(path: &Path) -> Result<(), PkiError> {
 }
 
 /// The file's text; none if there is no such file.
-pub(super) fn read(path: &Path) -> Result<Option<String>, PkiError> {
+pub(crate) fn read(path: &Path) -> Result<Option<String>, PkiError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -10,7 +10,8 @@ pub use authority::{Authority, CsrError, IssuedCertificate, VerifiedCsr, key_has
 pub use credentials::{Credentials, Role};
 pub use server::{ServerCertificate, server_config};
 
-pub(crate) use files::{remove, replace};
+pub(crate) use authority::key_hash;
+pub(crate) use files::{read, remove, replace};
 pub(crate) use server::host_name;
 
 use std::path::PathBuf;

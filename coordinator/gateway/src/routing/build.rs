@@ -9,7 +9,7 @@ use berth_model::manifest::{Limits, Protocol};
 use berth_model::route::{RevisionRoute, ServiceRoute};
 use http::HeaderValue;
 
-use super::{Candidates, Registry, Revision, Routing, Rules, Service, Target};
+use super::{Candidates, Endpoint, Registry, Revision, Routing, Rules, Service, Target};
 use crate::config::GatewayConfig;
 
 impl Routing {
@@ -78,13 +78,18 @@ fn targets(
     revision: &Arc<Revision>,
     from: &RevisionRoute,
 ) -> Vec<Arc<Target>> {
-    from.instances
-        .iter()
-        .map(|(id, addr)| {
+    let direct = from.instances.iter();
+    let direct = direct.map(|(id, address)| (id, Endpoint::Direct(*address)));
+    let relayed = from.relayed.iter();
+    let relayed = relayed.filter_map(|(id, by)| Some((id, Endpoint::relay(id, by)?)));
+    direct
+        .chain(relayed)
+        .map(|(id, endpoint)| {
+            let (instance, endpoint) = registry.instance(id, endpoint);
             Arc::new(Target {
-                instance: registry.instance(id, *addr),
-                addr: *addr,
-                host: header(addr),
+                instance,
+                host: header(&endpoint.local()),
+                endpoint,
                 id: header(id),
                 revision: Arc::clone(revision),
             })

@@ -2,18 +2,19 @@
 //! beforehand.
 
 mod build;
+mod endpoint;
 mod instance;
 mod pick;
 mod registry;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use berth_model::id::ServiceName;
 use http::HeaderValue;
 
+pub(crate) use endpoint::{Endpoint, Via};
 pub(crate) use instance::{Instance, Lease};
 pub(crate) use pick::{Picked, Tried, pick};
 pub(crate) use registry::Registry;
@@ -81,7 +82,7 @@ pub(crate) struct Rules {
 /// One ready instance as one table describes it.
 pub(crate) struct Target {
     pub(crate) instance: Arc<Instance>,
-    pub(crate) addr: SocketAddr,
+    pub(crate) endpoint: Endpoint,
     /// `host` of requests to it.
     pub(crate) host: HeaderValue,
     /// `berth-instance`.

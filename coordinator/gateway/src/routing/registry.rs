@@ -1,7 +1,6 @@
 //! What survives a change of tables: versions, the instances' counters, metrics, queues.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,7 @@ use berth_model::id::{InstanceId, ServiceName};
 use berth_model::route::{Order, Table};
 use tokio::sync::Notify;
 
-use super::{Instance, Routing, build};
+use super::{Endpoint, Instance, Routing, build};
 use crate::config::GatewayConfig;
 use crate::error::PublishError;
 use crate::hash::Quick;
@@ -41,7 +40,7 @@ pub(crate) struct Registry {
     /// The versions by sequence number, from the acknowledged one on.
     versions: VecDeque<(u64, Order)>,
     next_key: u64,
-    instances: HashMap<InstanceId, (Arc<Instance>, SocketAddr)>,
+    instances: HashMap<InstanceId, (Arc<Instance>, Endpoint)>,
     services: HashMap<ServiceName, Kept>,
     revisions: HashMap<(ServiceName, u32), Counted>,
 }
@@ -128,14 +127,19 @@ impl Registry {
             .retain(|name, _| table.services.contains_key(name));
     }
 
-    pub(super) fn instance(&mut self, id: &InstanceId, addr: SocketAddr) -> Arc<Instance> {
+    /// What is known of an instance, and how it is reached: in the same words as before if that has not changed.
+    pub(super) fn instance(
+        &mut self,
+        id: &InstanceId,
+        endpoint: Endpoint,
+    ) -> (Arc<Instance>, Endpoint) {
         if let Some((known, at)) = self.instances.get_mut(id) {
-            if *at != addr {
+            if *at != endpoint {
                 // Restarted elsewhere: what failed there says nothing about here.
-                *at = addr;
+                *at = endpoint;
                 known.succeeded();
             }
-            return Arc::clone(known);
+            return (Arc::clone(known), at.clone());
         }
         self.next_key += 1;
         let made = Arc::new(Instance::new(
@@ -143,8 +147,9 @@ impl Registry {
             self.next_key,
             Arc::clone(&self.changed),
         ));
-        self.instances.insert(id.clone(), (Arc::clone(&made), addr));
-        made
+        let entry = (Arc::clone(&made), endpoint.clone());
+        self.instances.insert(id.clone(), entry);
+        (made, endpoint)
     }
 
     pub(super) fn kept(&mut self, service: &ServiceName) -> &Kept {

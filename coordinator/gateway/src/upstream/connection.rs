@@ -4,9 +4,11 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -14,9 +16,13 @@ use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::Failure;
-use super::io::{Io, Socket};
+use super::io::{Io, Socket, Stream};
+use super::{Failure, Relays};
 use crate::body::AttemptBody;
+use crate::routing::Endpoint;
+
+/// A connection to a relay is used for so long, so that a relay that was replaced can end.
+const RELAY_LIFE: Duration = Duration::from_secs(300);
 
 type Driver = http1::Connection<TokioIo<Io>, AttemptBody>;
 
@@ -25,14 +31,19 @@ pub(crate) struct Connector {
     pub(crate) connect_timeout: Duration,
     /// TCP_USER_TIMEOUT.
     pub(crate) user_timeout: Duration,
+    /// For instances behind relays; none until the coordinator has certified this gateway.
+    pub(crate) relays: Arc<ArcSwapOption<Relays>>,
 }
 
 impl Connector {
-    pub(crate) async fn connect(&self, addr: SocketAddr) -> Result<Connection, Failure> {
-        let stream = tokio::time::timeout(self.connect_timeout, self.dial(addr))
+    pub(crate) async fn connect(&self, endpoint: &Endpoint) -> Result<Connection, Failure> {
+        let stream = tokio::time::timeout(self.connect_timeout, self.open(endpoint))
             .await
-            .map_err(|_| Failure::ConnectTimeout)?
-            .map_err(Failure::Connect)?;
+            .map_err(|_| Failure::ConnectTimeout)??;
+        let expires = match endpoint {
+            Endpoint::Direct(_) => None,
+            Endpoint::Relay(_) => Some(Instant::now() + RELAY_LIFE),
+        };
         let socket = Socket::new(stream);
         let io = TokioIo::new(Io(Rc::clone(&socket)));
         let (sender, driver) = http1::handshake(io).await.map_err(|e| Failure::Broken {
@@ -45,7 +56,23 @@ impl Connector {
             driver: Some(Box::new(driver)),
             socket,
             kept: false,
+            expires,
         })
+    }
+
+    async fn open(&self, endpoint: &Endpoint) -> Result<Stream, Failure> {
+        match endpoint {
+            Endpoint::Direct(address) => {
+                let stream = self.dial(*address).await.map_err(Failure::Connect)?;
+                Ok(Stream::Plain(stream))
+            }
+            Endpoint::Relay(via) => {
+                let relays = self.relays.load_full().ok_or(Failure::NoIdentity)?;
+                let stream = self.dial(via.relayed.address).await;
+                let stream = stream.map_err(Failure::Connect)?;
+                Ok(Stream::Tls(Box::new(relays.open(via, stream).await?)))
+            }
+        }
     }
 
     async fn dial(&self, addr: SocketAddr) -> std::io::Result<TcpStream> {
@@ -76,6 +103,8 @@ pub(crate) struct Connection {
     socket: Rc<Socket>,
     /// Whether it has served a request before.
     kept: bool,
+    /// Used for no request that begins later.
+    expires: Option<Instant>,
 }
 
 impl Connection {
@@ -141,7 +170,8 @@ impl Connection {
             self.drive(&mut Context::from_waker(Waker::noop()));
         }
         self.kept = true;
-        self.is_idle()
+        let expired = self.expires.is_some_and(|at| Instant::now() >= at);
+        self.is_idle() && !expired
     }
 }
 

@@ -10,14 +10,21 @@ use std::task::{Context, Poll};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+/// The connection itself. Of TLS, what counts as written is what TLS took: some of it may not have left yet.
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
 
 pub(crate) struct Socket {
-    stream: RefCell<TcpStream>,
+    stream: RefCell<Stream>,
     written: Cell<u64>,
 }
 
 impl Socket {
-    pub(crate) fn new(stream: TcpStream) -> Rc<Self> {
+    pub(crate) fn new(stream: Stream) -> Rc<Self> {
         Rc::new(Self {
             stream: RefCell::new(stream),
             written: Cell::new(0),
@@ -33,9 +40,71 @@ impl Socket {
     /// and open, as an unused connection must be.
     pub(crate) fn is_quiet(&self) -> bool {
         let stream = self.stream.borrow();
+        let tcp = match &*stream {
+            Stream::Plain(tcp) => tcp,
+            Stream::Tls(tls) => {
+                let (tcp, session) = tls.get_ref();
+                // False when something was decrypted and not read, or the other side has ended.
+                if !session.wants_read() {
+                    return false;
+                }
+                tcp
+            }
+        };
         let mut byte = [MaybeUninit::uninit()];
-        let peeked = SockRef::from(&*stream).peek(&mut byte);
+        let peeked = SockRef::from(tcp).peek(&mut byte);
         matches!(peeked, Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
     }
 }
 
@@ -43,7 +112,7 @@ impl Socket {
 pub(crate) struct Io(pub(crate) Rc<Socket>);
 
 impl Io {
-    fn with<R>(&self, f: impl FnOnce(Pin<&mut TcpStream>) -> R) -> R {
+    fn with<R>(&self, f: impl FnOnce(Pin<&mut Stream>) -> R) -> R {
         f(Pin::new(&mut *self.0.stream.borrow_mut()))
     }
 
@@ -83,7 +152,10 @@ impl AsyncWrite for Io {
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        match &*self.0.stream.borrow() {
+            Stream::Plain(stream) => stream.is_write_vectored(),
+            Stream::Tls(stream) => stream.is_write_vectored(),
+        }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -3,9 +3,12 @@
 mod connection;
 mod io;
 mod pool;
+mod relays;
 
 pub(crate) use connection::{Connection, Connector};
 pub(crate) use pool::Pool;
+pub use relays::RelayIdentity;
+pub(crate) use relays::Relays;
 
 /// Why an instance did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +18,12 @@ pub(crate) enum Failure {
     Connect(#[source] std::io::Error),
     #[error("cannot connect within the connect timeout")]
     ConnectTimeout,
+    /// No connection through the node's relay: nothing was sent.
+    #[error("cannot connect through its relay: {0}")]
+    Relay(String),
+    /// Nothing to show to a relay yet: nothing was sent.
+    #[error("this gateway has no certificate for relays yet; the coordinator gives it one")]
+    NoIdentity,
     /// The connection ended, or spoke no HTTP, before a response's head had come.
     #[error("the connection failed before a response: {reason}")]
     Broken {

@@ -2,13 +2,12 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Connection;
 use crate::hash::Quick;
-use crate::routing::{Instance, Target};
+use crate::routing::{Endpoint, Instance, Target};
 
 struct Idle {
     connection: Connection,
@@ -18,7 +17,7 @@ struct Idle {
 struct Shelf {
     instance: Arc<Instance>,
     /// A restarted instance may have another address.
-    addr: SocketAddr,
+    endpoint: Endpoint,
     idle: VecDeque<Idle>,
 }
 
@@ -42,7 +41,7 @@ impl Pool {
     pub(crate) fn take(&self, target: &Target, now: Instant, careful: bool) -> Option<Connection> {
         let mut shelves = self.shelves.borrow_mut();
         let shelf = shelves.get_mut(&target.instance.key)?;
-        if shelf.addr != target.addr {
+        if shelf.endpoint != target.endpoint {
             return None;
         }
         while let Some(Idle { connection, since }) = shelf.idle.pop_back() {
@@ -67,12 +66,12 @@ impl Pool {
         let mut shelves = self.shelves.borrow_mut();
         let shelf = shelves.entry(instance.key).or_insert_with(|| Shelf {
             instance: Arc::clone(instance),
-            addr: target.addr,
+            endpoint: target.endpoint.clone(),
             idle: VecDeque::new(),
         });
-        if shelf.addr != target.addr {
+        if shelf.endpoint != target.endpoint {
             shelf.idle.clear();
-            shelf.addr = target.addr;
+            shelf.endpoint = target.endpoint.clone();
         }
         if shelf.idle.len() >= self.max_idle {
             shelf.idle.pop_front();
