@@ -55,7 +55,6 @@ pub struct JobWanted {
 impl JobWanted {
     /// What a job's record wants, at a time by both clocks.
     pub fn of(job: &JobRecord, now: Monotonic, wall: Timestamp) -> Self {
-        let due = job.due().filter(|_| job.counts_here());
         Self {
             revision: job.revision,
             completions: job.completions(),
@@ -64,11 +63,19 @@ impl JobWanted {
             over: job.state.is_over(),
             deleting: job.deleting,
             emptied: job.emptied,
-            due: due.map(|at| Monotonic(now.0.saturating_add(at.0.saturating_sub(wall.0)))),
+            due: Self::due(job, now, wall),
             in_cluster: !job.counts_here(),
             cluster: job.cluster.clone(),
             created: job.created,
         }
+    }
+
+    /// When a job's deadline is over; never for a Job in a cluster, whose deadline Kubernetes keeps.
+    pub fn due(job: &JobRecord, now: Monotonic, wall: Timestamp) -> Option<Monotonic> {
+        let due = job.due().filter(|_| job.counts_here())?;
+        Some(Monotonic(
+            now.0.saturating_add(due.0.saturating_sub(wall.0)),
+        ))
     }
 }
 

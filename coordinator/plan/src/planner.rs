@@ -212,14 +212,31 @@ impl Planner {
         needs.map_or_else(BTreeMap::new, |needs| self.state.machines.explain(needs))
     }
 
-    /// What was told of an instance last.
-    pub fn instance(&self, id: &InstanceId) -> Option<&InstanceSeen> {
-        self.observed.instances.get(id)
+    /// The revisions of a service, or the job of that name, whose needs are known.
+    pub fn revisions(&self, service: &ServiceName) -> impl Iterator<Item = u32> {
+        let first = (service.clone(), 0);
+        let last = (service.clone(), u32::MAX);
+        self.desired.needs.range(first..=last).map(|(key, _)| key.1)
     }
 
-    /// The instances on a node, as of the last plan.
-    pub fn on_node(&self, node: &NodeName) -> impl Iterator<Item = &InstanceId> {
-        self.state.on_node.get(node).into_iter().flatten()
+    /// The jobs that run against a deadline.
+    pub fn with_deadline(&self) -> impl Iterator<Item = &JobName> {
+        self.dues.iter().map(|(_, job)| job)
+    }
+
+    /// The gateways that are known.
+    pub fn gateways(&self) -> impl Iterator<Item = &GatewayName> {
+        self.observed.gateways.keys()
+    }
+
+    /// The nodes that are drained, as of the last plan.
+    pub fn draining(&self) -> impl Iterator<Item = &NodeName> {
+        self.state.draining.iter()
+    }
+
+    /// The instances past the stage running, as of the last plan.
+    pub fn leaving(&self) -> impl Iterator<Item = &InstanceId> {
+        self.state.leaving.iter()
     }
 
     /// The instances in clusters, as of the last plan.

@@ -9,6 +9,7 @@ use berth_model::id::NodeName;
 use berth_model::problem::Problem;
 use berth_model::route::Table;
 use berth_model::time::{Monotonic, Span};
+use berth_plan::Planner;
 use berth_store::{Guard, Op, Store, StoreError, Txn};
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -21,7 +22,7 @@ use super::commands::{agents, drains, gateways, joining};
 use super::events::Happened;
 use super::records::{LAST_EPOCH, PROBE, Records, TERM};
 use super::world::World;
-use super::{Command, ControlError, Metrics, act, callers, observe, publish};
+use super::{Command, ControlError, Metrics, act, callers, feed, publish};
 
 /// Most commands in one batch: a bound on how long the first of them waits.
 const MAX_BATCH: usize = 256;
@@ -174,7 +175,7 @@ impl Actor {
         }
     }
 
-    /// Plans on the draft until nothing is left to do. Answers whether anything was planned.
+    /// Plans on the draft until nothing is left to do. Answers whether there is news to tell.
     fn plan(&mut self) -> Result<bool, ControlError> {
         let now = self.world.now;
         let due = self.stale
@@ -187,8 +188,14 @@ impl Actor {
         self.news |= self.stale;
         for _ in 0..MAX_ROUNDS {
             let began = Instant::now();
-            let (desired, observed) = observe::input(&self.world);
-            let plan = berth_plan::plan(&desired, &observed, now);
+            feed::feed(&mut self.world);
+            let plan = self.world.planner.plan(now);
+            #[cfg(test)]
+            {
+                let (desired, observed) = feed::everything(&self.world);
+                let fresh = berth_plan::plan(&desired, &observed, now);
+                assert_eq!(plan, fresh, "the planner was not told of everything");
+            }
             self.metrics.planned(began.elapsed(), plan.actions.len());
             self.wake = plan.wake;
             self.note_waiting(plan.waiting);
@@ -202,7 +209,8 @@ impl Actor {
             }
         }
         self.seal()?;
-        Ok(true)
+        // On a quiet fleet nothing has to be told.
+        Ok(self.news)
     }
 
     fn note_waiting(&mut self, waiting: Vec<berth_plan::Waiting>) {
@@ -301,6 +309,9 @@ impl Actor {
             "the store did not take a change"
         );
         self.world.records = Records::load(self.store.as_ref()).await?;
+        self.world.planner = Planner::default();
+        let nodes = self.world.records.nodes.keys().cloned();
+        self.world.live.touched.extend(nodes);
         self.world.revision = self.store.identity().await?.revision;
         self.world.store_problem = Some(error.to_string());
         self.retry = Some(self.world.now.after(TICK.0));

@@ -23,6 +23,12 @@ use super::{ConnectionId, ToAgent};
 pub(crate) struct Live {
     last_connection: ConnectionId,
     pub(crate) agents: BTreeMap<AgentName, LiveAgent>,
+    /// Whose session a connection was when it was opened.
+    pub(crate) connections: BTreeMap<ConnectionId, AgentName>,
+    /// Nodes of which the planner is to be told anew.
+    pub(crate) touched: BTreeSet<NodeName>,
+    /// When time alone may change what holds for an agent.
+    pub(crate) sweep: Monotonic,
     pub(crate) gateways: BTreeMap<GatewayName, LiveGateway>,
     /// Who may come to relays, as agents were told last.
     pub(crate) callers: Arc<Vec<Caller>>,
@@ -59,6 +65,8 @@ pub(crate) struct LiveAgent {
     pub(crate) sent: Option<Sent>,
     /// Whether its silence was told as an event.
     pub(crate) told_silent: bool,
+    /// Whether the planner was told that it is there.
+    pub(crate) there: bool,
     /// What it last said of its machine.
     pub(crate) statistics: Option<NodeStatistics>,
     /// The packages that it has, as it last said.
@@ -105,13 +113,14 @@ impl Live {
 
     /// Whose session this is; none if it is over or was replaced.
     pub(crate) fn agent_of(&self, connection: ConnectionId) -> Option<AgentName> {
-        let holds = |n: &LiveAgent| {
-            n.session
-                .as_ref()
-                .is_some_and(|s| s.connection == connection)
-        };
-        let found = self.agents.iter().find(|(_, agent)| holds(agent));
-        found.map(|(name, _)| name.clone())
+        let name = self.connections.get(&connection)?;
+        let session = self.agents.get(name)?.session.as_ref()?;
+        (session.connection == connection).then(|| name.clone())
+    }
+
+    /// The planner is to be told anew of an agent's node.
+    pub(crate) fn touch(&mut self, agent: &AgentName) {
+        self.touched.extend(agent.node().cloned());
     }
 
     /// Which gateway's stream this is; none if it is over or was replaced.

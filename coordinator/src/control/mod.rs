@@ -9,7 +9,7 @@
 //! * `records`, `tracked`, `batch`: what is kept, what has changed, how it becomes transactions;
 //! * `live`: sessions, reports, and other things that begin anew with each start;
 //! * `commands`: what each command changes; `dispatch`: how it is answered;
-//! * `observe`, `act`: the planner's input, and what its actions change;
+//! * `observe`, `feed`, `act`: what the planner is told, and what its actions change;
 //! * `routes`, `publish`: what gateways and agents are told;
 //! * `views`: what people are shown.
 
@@ -25,6 +25,7 @@ mod commands;
 mod dispatch;
 mod error;
 mod events;
+mod feed;
 mod handle;
 mod live;
 mod metrics;

@@ -1,17 +1,14 @@
-//! What the planner is given: the records and what is live, in its words.
+//! The records and what is live, each in the planner's words.
 
-use std::collections::BTreeMap;
-
+use berth_model::gateway::GatewayRecord;
+use berth_model::id::{GatewayName, InstanceId};
 use berth_model::instance::{InstanceRecord, Phase, Stage};
 use berth_model::job::JobRecord;
 use berth_model::manifest::{Manifest, ModuleKind, Preset};
-use berth_model::node::{Condition, Facts, RuntimeKind};
-use berth_model::resources::Resources;
-use berth_model::service::default_failure_domains;
+use berth_model::node::{Condition, Facts, NodeRecord, RuntimeKind};
+use berth_model::service::{Revision, default_failure_domains};
 use berth_model::time::Span;
-use berth_plan::{
-    ClusterSeen, Desired, GatewaySeen, InstanceSeen, JobWanted, Needs, NodeSeen, Observed,
-};
+use berth_plan::{ClusterSeen, GatewaySeen, InstanceSeen, Needs, NodeSeen};
 
 use super::agent::AgentName;
 use super::clusters::Cluster;
@@ -22,44 +19,21 @@ use super::world::World;
 /// How long after an agent took over a set it may take to report what is in it.
 const REPORT_GRACE: Span = Span::secs(5);
 
-/// The planner's input.
-pub(crate) fn input(world: &World) -> (Desired, Observed) {
-    (desired(world), observed(world))
-}
-
-fn desired(world: &World) -> Desired {
-    let services = BTreeMap::clone(&world.records.services);
-    let needs = services
-        .values()
-        .flat_map(|service| service.revisions.values().map(move |r| (service, r)))
-        .map(|(service, revision)| {
-            let manifest = world.model_of(revision).map(|m| &m.manifest);
-            let needs = Needs {
-                resources: manifest.map(|m| m.resources).unwrap_or_default(),
-                runtime: revision.runtime,
-                labels: pools::selector(world, &revision.node_labels),
-                module: manifest.and_then(module),
-                spread: revision.failure_domains(),
-                package: Some(revision.digest),
-            };
-            ((service.name.clone(), revision.number), needs)
-        });
-    let jobs = world.records.jobs.values();
-    let tasks = jobs
-        .clone()
-        .map(|job| ((job.service(), job.revision), task_needs(world, job)));
-    let wanted = jobs.map(|job| {
-        let wanted = JobWanted::of(job, world.now, world.wall);
-        (job.name.clone(), wanted)
-    });
-    Desired {
-        needs: needs.chain(tasks).collect(),
-        services,
-        jobs: wanted.collect(),
+/// What an instance of a service's revision needs.
+pub(crate) fn needs(world: &World, revision: &Revision) -> Needs {
+    let manifest = world.model_of(revision).map(|m| &m.manifest);
+    Needs {
+        resources: manifest.map(|m| m.resources).unwrap_or_default(),
+        runtime: revision.runtime,
+        labels: pools::selector(world, &revision.node_labels),
+        module: manifest.and_then(module),
+        spread: revision.failure_domains(),
+        package: Some(revision.digest),
     }
 }
 
-fn task_needs(world: &World, job: &JobRecord) -> Needs {
+/// What a task of a job needs.
+pub(crate) fn task_needs(world: &World, job: &JobRecord) -> Needs {
     let key = (job.model.clone(), job.serial);
     let manifest = world.records.models.get(&key).map(|m| &m.manifest);
     Needs {
@@ -70,21 +44,6 @@ fn task_needs(world: &World, job: &JobRecord) -> Needs {
         spread: default_failure_domains(),
         package: Some(job.digest),
     }
-}
-
-/// What is reserved for an instance: in a record from before that was kept, what its revision needs.
-fn reserved(world: &World, record: &InstanceRecord) -> Resources {
-    let slot = &record.id.slot;
-    let model = || {
-        if let Some(job) = tasks::job_of(world, record) {
-            let key = (job.model.clone(), job.serial);
-            return world.records.models.get(&key);
-        }
-        let service = world.records.services.get(&slot.service)?;
-        world.model_of(service.revisions.get(&slot.revision)?)
-    };
-    let of_model = || model().map(|m| m.manifest.resources).unwrap_or_default();
-    record.reserved.unwrap_or_else(of_model)
 }
 
 /// What a module needs that its package does not bring, in the words of a node's facts.
@@ -105,58 +64,30 @@ pub(crate) fn broken(facts: &Facts) -> Vec<RuntimeKind> {
     all.into_iter().filter(is).collect()
 }
 
-fn observed(world: &World) -> Observed {
-    let records = &world.records;
-    Observed {
-        nodes: records
-            .nodes
-            .values()
-            .map(|node| {
-                let live = world.live.agents.get(&AgentName::Node(node.name.clone()));
-                let conditions = || node.facts.conditions.iter();
-                let drain = node.drain.as_ref();
-                let seen = NodeSeen {
-                    packages: live.map(|live| live.packages.clone()).unwrap_or_default(),
-                    disk_full: conditions().any(|c| c.kind == Condition::DISK_FULL),
-                    exclusive: node.facts.exclusive,
-                    capacity: node.facts.capacity,
-                    gpus: node.facts.gpus.iter().map(|g| g.uuid.clone()).collect(),
-                    labels: node.all_labels(),
-                    runtimes: node.facts.runtimes.clone(),
-                    broken: broken(&node.facts),
-                    modules: node.facts.modules.clone(),
-                    cordoned: node.cordoned,
-                    drain: drain.map(|drain| drains::seen(world, &node.name, drain)),
-                    lost: node.lost,
-                    session: world.session(&node.name),
-                };
-                (node.name.clone(), seen)
-            })
-            .collect(),
-        instances: records
-            .instances
-            .values()
-            .map(|record| (record.id.clone(), instance(world, record)))
-            .collect(),
-        clusters: world
-            .clusters
-            .iter()
-            .map(|(name, cluster)| (name.clone(), cluster_seen(cluster)))
-            .collect(),
-        attempts: BTreeMap::clone(&records.attempts),
-        gateways: records
-            .gateways
-            .values()
-            .filter(|record| !record.revoked && record.gone.is_none())
-            .map(|record| (record.name.clone(), gateway(world, &record.name)))
-            .collect(),
-        started: world.started,
-        settling: world.settling,
-        settings: world.settings.clone(),
+/// A node.
+pub(crate) fn node(world: &World, node: &NodeRecord) -> NodeSeen {
+    let live = world.live.agents.get(&AgentName::Node(node.name.clone()));
+    let drain = node.drain.as_ref();
+    let mut conditions = node.facts.conditions.iter();
+    NodeSeen {
+        exclusive: node.facts.exclusive,
+        capacity: node.facts.capacity,
+        gpus: node.facts.gpus.iter().map(|g| g.uuid.clone()).collect(),
+        labels: node.all_labels(),
+        runtimes: node.facts.runtimes.clone(),
+        broken: broken(&node.facts),
+        modules: node.facts.modules.clone(),
+        cordoned: node.cordoned,
+        drain: drain.map(|drain| drains::seen(world, &node.name, drain)),
+        lost: node.lost,
+        session: world.session(&node.name),
+        packages: live.map(|live| live.packages.clone()).unwrap_or_default(),
+        disk_full: conditions.any(|c| c.kind == Condition::DISK_FULL),
     }
 }
 
-fn cluster_seen(cluster: &Cluster) -> ClusterSeen {
+/// A cluster.
+pub(crate) fn cluster(cluster: &Cluster) -> ClusterSeen {
     ClusterSeen {
         unreachable: cluster.unreachable(),
         labels: cluster.info.labels.clone(),
@@ -179,7 +110,7 @@ fn in_cluster(world: &World, record: &InstanceRecord) -> InstanceSeen {
     let at = ends.ended.get(&record.id).copied().unwrap_or(world.started);
     InstanceSeen {
         place: record.place.clone(),
-        reserved: reserved(world, record),
+        reserved: record.reserved.unwrap_or_default(),
         gpus: record.gpus.clone(),
         stage: record.stage,
         phase,
@@ -190,7 +121,8 @@ fn in_cluster(world: &World, record: &InstanceRecord) -> InstanceSeen {
     }
 }
 
-fn instance(world: &World, record: &InstanceRecord) -> InstanceSeen {
+/// An instance. But for what is on its way out, its record says everything.
+pub(crate) fn instance(world: &World, record: &InstanceRecord) -> InstanceSeen {
     if record.place.cluster().is_some() {
         return in_cluster(world, record);
     }
@@ -198,7 +130,7 @@ fn instance(world: &World, record: &InstanceRecord) -> InstanceSeen {
     let never_was = live.is_some_and(|live| never_was(world, live, record));
     InstanceSeen {
         place: record.place.clone(),
-        reserved: reserved(world, record),
+        reserved: record.reserved.unwrap_or_default(),
         gpus: record.gpus.clone(),
         stage: record.stage,
         phase: if never_was {
@@ -206,9 +138,11 @@ fn instance(world: &World, record: &InstanceRecord) -> InstanceSeen {
         } else {
             record.status.phase
         },
-        reported: live.is_none_or(|live| {
-            live.last_heard.is_none() || live.reported.contains(&record.id) || unanswered(live)
-        }),
+        // It matters only of what is fenced.
+        reported: record.stage == Stage::Running
+            || live.is_none_or(|live| {
+                live.last_heard.is_none() || live.reported.contains(&record.id) || unanswered(live)
+            }),
         draining_since: world.live.draining_since.get(&record.id).copied(),
         out_since: world.live.out_since.get(&record.id).copied(),
         ended: None,
@@ -233,14 +167,24 @@ fn never_was(world: &World, live: &LiveAgent, record: &InstanceRecord) -> bool {
         && acknowledged.is_some_and(|(_, at)| world.now.since(at) >= REPORT_GRACE.0)
 }
 
-fn gateway(world: &World, name: &berth_model::id::GatewayName) -> GatewaySeen {
+/// A gateway. Of requests in flight only those matter that are for something on its way out.
+pub(crate) fn gateway(world: &World, name: &GatewayName) -> GatewaySeen {
     let lease = world.settings.gateway_lease;
     let report = world.live.gateways.get(name).map(|g| &g.report);
+    let leaving = |(id, _): &&(InstanceId, u64)| {
+        let record = world.records.instances.get(id);
+        record.is_some_and(|r| r.stage != Stage::Running)
+    };
     GatewaySeen {
         session: world.live.gateway_session(name, lease, world.now),
         acknowledged: report.map(|r| r.acknowledged).unwrap_or_default(),
         in_flight: report
-            .map(|r| r.in_flight.iter().cloned().collect())
+            .map(|r| r.in_flight.iter().filter(leaving).cloned().collect())
             .unwrap_or_default(),
     }
+}
+
+/// Whether a gateway is one to wait for.
+pub(crate) fn is_used(record: &GatewayRecord) -> bool {
+    !record.revoked && record.gone.is_none()
 }

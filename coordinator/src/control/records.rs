@@ -11,6 +11,7 @@ use berth_model::instance::InstanceRecord;
 use berth_model::job::JobRecord;
 use berth_model::node::NodeRecord;
 use berth_model::pool::PoolRecord;
+use berth_model::resources::Resources;
 use berth_model::service::{ModelVersion, ServiceRecord};
 use berth_model::token::TokenRecord;
 use berth_store::{Op, Store};
@@ -126,7 +127,45 @@ impl Records {
             meta: load(store, META, |_: &u64, k| Some(format!("{META}{k}"))).await?,
         };
         records.check()?;
-        Ok(records)
+        Ok(records.reserved().watched())
+    }
+
+    /// Records from before reservations were kept say nothing of theirs: it is what was asked for.
+    fn reserved(mut self) -> Self {
+        let lacks = |r: &&InstanceRecord| r.reserved.is_none() && r.place.node().is_some();
+        let records: Vec<InstanceRecord> = self.instances.values().filter(lacks).cloned().collect();
+        for mut record in records {
+            record.reserved = self.asked_for(&record.id);
+            self.instances.put(record.id.clone(), record);
+        }
+        self
+    }
+
+    /// What an instance's revision, or a task's job, asks to be reserved.
+    pub(crate) fn asked_for(&self, id: &InstanceId) -> Option<Resources> {
+        let slot = &id.slot;
+        let service = self.services.get(&slot.service);
+        let revision = service.and_then(|s| s.revisions.get(&slot.revision));
+        let job = self.jobs.get(slot.service.as_str());
+        let job = job.filter(|job| job.revision == slot.revision);
+        let key = revision
+            .map(|r| (r.model.clone(), r.serial))
+            .or_else(|| job.map(|job| (job.model.clone(), job.serial)))?;
+        self.models.get(&key).map(|m| m.manifest.resources)
+    }
+
+    /// Notes for the planner what changes.
+    fn watched(self) -> Self {
+        Self {
+            services: self.services.watched(),
+            instances: self.instances.watched(),
+            jobs: self.jobs.watched(),
+            nodes: self.nodes.watched(),
+            pools: self.pools.watched(),
+            gateways: self.gateways.watched(),
+            attempts: self.attempts.watched(),
+            ..self
+        }
     }
 
     /// A revision whose model version is gone could not be run, and an agent must not stop what it

@@ -92,6 +92,7 @@ pub async fn start(
         revision: identity.revision,
         restored,
         settling: restored,
+        planner: berth_plan::Planner::default(),
         waiting: Vec::new(),
         store_problem: None,
         table: Arc::new(Table::default()),

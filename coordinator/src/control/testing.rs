@@ -314,6 +314,7 @@ pub(crate) fn world() -> World {
         revision: 1,
         restored: false,
         settling: false,
+        planner: berth_plan::Planner::default(),
         waiting: Vec::new(),
         store_problem: None,
         table: Arc::new(Table::default()),

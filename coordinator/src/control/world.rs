@@ -11,7 +11,7 @@ use berth_model::relay::Transport;
 use berth_model::route::{Order, Table};
 use berth_model::service::{ModelVersion, Revision};
 use berth_model::time::{Monotonic, Timestamp};
-use berth_plan::{Session, Settings, WaitReason, Waiting};
+use berth_plan::{Planner, Session, Settings, WaitReason, Waiting};
 
 use super::agent::AgentName;
 use super::clusters::Cluster;
@@ -46,6 +46,8 @@ pub(crate) struct World {
     pub(crate) restored: bool,
     /// After a restore: looking, not acting.
     pub(crate) settling: bool,
+    /// What was told to it is remembered.
+    pub(crate) planner: Planner,
     /// What the last plan waits for.
     pub(crate) waiting: Vec<Waiting>,
     /// Why the last commit failed; none when it did not.

@@ -9,7 +9,7 @@ use super::*;
 use crate::control::agent::AgentName;
 use crate::control::testing::{add_cluster, instance, status, world_with_service};
 use crate::control::world::World;
-use crate::control::{Join, PodJoin, observe};
+use crate::control::{Join, PodJoin, feed};
 
 fn id() -> InstanceId {
     "web.1.0.1".parse().unwrap()
@@ -176,7 +176,7 @@ fn a_job_deleted_behind_our_back_is_told_and_replaced() {
             .to_string()
             .contains("Job berth-web-1-0-1 was deleted")
     );
-    let (_, observed) = observe::input(&w);
+    let (_, observed) = feed::everything(&w);
     assert_eq!(observed.instances[&id()].ended, Some((w.now, 1)));
     assert!(w.fresh.iter().any(|e| e.kind == "instance-stopped"));
 }
@@ -190,7 +190,7 @@ fn what_is_to_stop_has_stopped_when_nothing_of_it_is_left() {
     record.status.phase = Phase::Stopped;
     w.records.instances.put(id(), record);
     assert!(!order(&w).present);
-    let phase = |w: &World| observe::input(w).1.instances[&id()].phase;
+    let phase = |w: &World| feed::everything(w).1.instances[&id()].phase;
     assert_eq!(phase(&w), Phase::Stopping);
     report(&mut w, "", WorkNews::Gone);
     assert_eq!(phase(&w), Phase::Stopped);

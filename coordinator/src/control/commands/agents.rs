@@ -1,12 +1,14 @@
 //! Agents' sessions.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use berth_model::id::InstanceId;
 use berth_model::instance::{InstanceRecord, InstanceStatus, Phase, Stage};
 use berth_model::node::Facts;
 use berth_model::problem::Problem;
 use berth_model::route::Order;
+use berth_model::time::Span;
 
 use super::statuses;
 use crate::control::agent::AgentName;
@@ -14,6 +16,9 @@ use crate::control::events::Happened;
 use crate::control::live::AgentSession;
 use crate::control::world::World;
 use crate::control::{AgentOpened, ConnectionId, Statistics};
+
+/// How often every agent is looked at, at least.
+const SWEEP: Span = Span::secs(1);
 
 /// Code of the refusal of nodes that were removed.
 pub(crate) const REMOVED: &str = "removed";
@@ -90,7 +95,15 @@ pub(crate) fn admit(world: &mut World, opened: AgentOpened) -> ConnectionId {
     missing(world, &agent, &reported);
     let connection = world.live.connection();
     let now = world.now;
+    world.live.touch(&agent);
+    world.live.connections.insert(connection, agent.clone());
+    // Its silence would be noticed a third of its lease from now.
+    let silent = now.after(world.settings.node_lease.0 / 3);
+    world.live.sweep = world.live.sweep.min(silent);
     let live = world.live.agents.entry(agent).or_default();
+    if let Some(before) = &live.session {
+        world.live.connections.remove(&before.connection);
+    }
     live.session = Some(AgentSession {
         connection,
         outbox: opened.outbox,
@@ -208,6 +221,9 @@ pub(crate) fn heard(world: &mut World, connection: ConnectionId) -> Option<Agent
     let now = world.now;
     if let Some(live) = world.live.agents.get_mut(&agent) {
         live.last_heard = Some(now);
+        if !live.there {
+            world.live.touch(&agent);
+        }
     }
     Some(agent)
 }
@@ -225,6 +241,7 @@ pub(crate) fn statistics(world: &mut World, connection: ConnectionId, said: Stat
     }
     if let Some(packages) = said.packages {
         live.packages = packages.into();
+        world.live.touch(&agent);
     }
 }
 
@@ -263,22 +280,41 @@ pub(crate) fn acknowledged(
 /// A session is over.
 pub(crate) fn close(world: &mut World, connection: ConnectionId) -> Option<AgentName> {
     let agent = world.live.agent_of(connection)?;
+    world.live.connections.remove(&connection);
     if let Some(live) = world.live.agents.get_mut(&agent) {
         live.session = None;
     }
+    world.live.touch(&agent);
     Some(agent)
 }
 
-/// Ends sessions whose edge has gone without a word, and tells of nodes that stay silent.
+/// Ends sessions whose edge has gone without a word, and tells of nodes that stay silent. It looks at the
+/// agents once a second, and when one of them has been silent for long enough to matter.
 pub(crate) fn sweep(world: &mut World) {
     let now = world.now;
+    if now < world.live.sweep {
+        return;
+    }
     let lease = world.settings.node_lease;
+    let mut next = now.after(SWEEP.0);
     let mut silent = Vec::new();
+    let mut over = Vec::new();
     for (name, live) in &mut world.live.agents {
-        if live.session.as_ref().is_some_and(|s| s.outbox.is_closed()) {
-            live.session = None;
+        let closed = |s: &mut AgentSession| s.outbox.is_closed();
+        if let Some(session) = live.session.take_if(closed) {
+            over.push(session.connection);
+        }
+        for limit in [lease.0 / 3, lease.0 * 2 / 3] {
+            if let Some(at) = live.last_heard.filter(|at| now.since(*at) < limit) {
+                // The limit may end within a millisecond.
+                next = next.min(at.after(limit).max(now.after(Duration::from_millis(1))));
+            }
         }
         let quiet = live.last_heard.map(|at| now.since(at));
+        let there = live.session.is_some() && quiet.is_some_and(|quiet| quiet < lease.0 * 2 / 3);
+        if there != live.there {
+            world.live.touched.extend(name.node().cloned());
+        }
         if let Some(quiet) = quiet.filter(|q| *q >= lease.0 / 3)
             && !live.told_silent
             && (live.session.is_none() || quiet >= lease.0 * 2 / 3)
@@ -286,6 +322,10 @@ pub(crate) fn sweep(world: &mut World) {
             live.told_silent = true;
             silent.extend(name.node().map(|node| (node.clone(), quiet.as_secs())));
         }
+    }
+    world.live.sweep = next;
+    for connection in over {
+        world.live.connections.remove(&connection);
     }
     for (name, seconds) in silent {
         world.happened(&Happened::NodeSilent(&name, seconds));

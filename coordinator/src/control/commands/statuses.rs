@@ -116,7 +116,7 @@ pub(crate) fn adopt(world: &mut World, node: &NodeName, status: &InstanceStatus)
         id: id.clone(),
         place: node.clone().into(),
         pod: None,
-        reserved: None,
+        reserved: world.records.asked_for(id),
         gpus: Vec::new(),
         stage: Stage::Running,
         status: bounded(status.clone()),
