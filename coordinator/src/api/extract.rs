@@ -15,6 +15,8 @@ use super::failure::Failure;
 
 /// Longest JSON body.
 const MAX_JSON: usize = 1024 * 1024;
+/// Longest JSON body with a whole fleet.
+const MAX_LARGE_JSON: usize = 16 * 1024 * 1024;
 /// Longest time for a JSON body to come.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
@@ -25,34 +27,48 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
-        let json = request
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .map(|value| value.split(';').next().unwrap_or_default().trim())
-            .is_some_and(|value| value.eq_ignore_ascii_case("application/json"));
-        if !json {
-            return Err(Failure(Problem::new(
-                415,
-                "unsupported-media-type",
-                "Unsupported media type",
-                "send the body as JSON, with the header content-type: application/json",
-            )));
-        }
-        let bytes = whole(request.into_body()).await?;
-        serde_json::from_slice(&bytes)
-            .map(Self)
-            .map_err(|error| Failure::bad_request(format!("the body is not as wanted: {error}")))
+        json(request, MAX_JSON).await.map(Self)
     }
 }
 
-async fn whole(body: Body) -> Result<bytes::Bytes, Failure> {
-    let collected = Limited::new(body, MAX_JSON).collect();
+/// A JSON body that may be large: a whole fleet.
+pub(crate) struct LargeJson<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for LargeJson<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
+        json(request, MAX_LARGE_JSON).await.map(Self)
+    }
+}
+
+async fn json<T: DeserializeOwned>(request: Request, most: usize) -> Result<T, Failure> {
+    let json = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .map(|value| value.split(';').next().unwrap_or_default().trim())
+        .is_some_and(|value| value.eq_ignore_ascii_case("application/json"));
+    if !json {
+        return Err(Failure(Problem::new(
+            415,
+            "unsupported-media-type",
+            "Unsupported media type",
+            "send the body as JSON, with the header content-type: application/json",
+        )));
+    }
+    let bytes = whole(request.into_body(), most).await?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Failure::bad_request(format!("the body is not as wanted: {error}")))
+}
+
+async fn whole(body: Body, most: usize) -> Result<bytes::Bytes, Failure> {
+    let collected = Limited::new(body, most).collect();
     match tokio::time::timeout(BODY_TIME, collected).await {
         Err(_) => Err(Failure::too_slow()),
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Failure::too_large(format!(
-            "the body is longer than {MAX_JSON} bytes"
+            "the body is longer than {most} bytes"
         ))),
         Ok(Err(error)) => Err(Failure::bad_request(format!(
             "the body ended early: {error}"

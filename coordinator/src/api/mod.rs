@@ -6,6 +6,7 @@ mod endpoint;
 mod events;
 mod extract;
 mod failure;
+mod fleets;
 mod health;
 mod jobs;
 mod logs;

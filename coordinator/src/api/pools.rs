@@ -9,11 +9,14 @@ use berth_model::id::PoolName;
 
 use super::extract::{Json, Name};
 use super::failure::Failure;
-use crate::control::Command;
+use crate::control::{Command, Declared};
 use crate::edge::Edge;
 
 pub(super) async fn list(State(edge): State<Arc<Edge>>) -> Result<Answer<List<PoolView>>, Failure> {
-    let items = edge.control.ask(Command::Pools).await?;
+    let items = edge
+        .control
+        .ask(|reply| Command::Declared(Declared::Pools(reply)))
+        .await?;
     Ok(Answer(List { items }))
 }
 
@@ -21,7 +24,7 @@ pub(super) async fn show(
     State(edge): State<Arc<Edge>>,
     Name(pool): Name<PoolName>,
 ) -> Result<Answer<PoolView>, Failure> {
-    let command = |reply| Command::Pool(pool, reply);
+    let command = |reply| Command::Declared(Declared::Pool(pool, reply));
     Ok(Answer(edge.control.ask(command).await?))
 }
 
@@ -30,7 +33,7 @@ pub(super) async fn put(
     Name(pool): Name<PoolName>,
     Json(wanted): Json<PutPool>,
 ) -> Result<Answer<PoolView>, Failure> {
-    let command = |reply| Command::PutPool(pool, wanted, reply);
+    let command = |reply| Command::Declared(Declared::PutPool(pool, wanted, reply));
     Ok(Answer(edge.control.ask(command).await?))
 }
 
@@ -38,6 +41,6 @@ pub(super) async fn delete(
     State(edge): State<Arc<Edge>>,
     Name(pool): Name<PoolName>,
 ) -> Result<Answer<PoolView>, Failure> {
-    let command = |reply| Command::DeletePool(pool, reply);
+    let command = |reply| Command::Declared(Declared::DeletePool(pool, reply));
     Ok(Answer(edge.control.ask(command).await?))
 }

@@ -105,7 +105,8 @@ impl Actor {
             Command::RemoveNode(name, reply) => {
                 self.change(reply, |w| nodes::remove(w, &name), |_, view| Ok(view))
             }
-            other => self.dispatch_declared(other),
+            Command::Declared(command) => self.dispatch_declared(command),
+            other => self.dispatch_job(other),
         }
     }
 
@@ -287,10 +288,7 @@ impl Actor {
                 self.read(reply, move |w| models::blob_bytes(w, &blob));
             }
             // Taken care of before; named, so that the compiler finds a command that nobody takes.
-            Command::PutPool(..)
-            | Command::DeletePool(..)
-            | Command::Pools(..)
-            | Command::Pool(..)
+            Command::Declared(..)
             | Command::RegisterModel(..)
             | Command::Deploy(..)
             | Command::Scale(..)

@@ -4,7 +4,9 @@ mod of_job;
 mod of_node;
 
 use berth_model::event::{Event, Level};
-use berth_model::id::{ClusterName, GatewayName, InstanceId, NodeName, PoolName, ServiceName};
+use berth_model::id::{
+    ClusterName, FleetName, GatewayName, InstanceId, NodeName, PoolName, ServiceName,
+};
 use berth_model::instance::InstanceStatus;
 use berth_model::place::Place;
 use berth_model::service::Revision;
@@ -27,6 +29,7 @@ pub(crate) enum Happened<'a> {
     ServiceGone(&'a ServiceName),
     PoolChanged(&'a PoolName, String),
     PoolDeleted(&'a PoolName),
+    FleetApplied(&'a FleetName, usize),
     RevisionScaled(&'a ServiceName, u32, u32),
     RevisionDropped(&'a ServiceName, u32),
     InstanceCreated(&'a InstanceId, &'a Place),
@@ -89,6 +92,7 @@ impl Happened<'_> {
             H::ServiceGone(..) => (Level::Info, "service-gone"),
             H::PoolChanged(..) => (Level::Info, "pool-changed"),
             H::PoolDeleted(..) => (Level::Info, "pool-deleted"),
+            H::FleetApplied(..) => (Level::Info, "fleet-applied"),
             H::RevisionScaled(..) => (Level::Info, "revision-scaled"),
             H::RevisionDropped(..) => (Level::Info, "revision-dropped"),
             H::InstanceCreated(..) => (Level::Info, "instance-created"),
@@ -156,6 +160,7 @@ impl Happened<'_> {
             | H::NodeRemoved(n) => format!("node/{n}"),
             H::NodeKeyInUse(agent, _) | H::NodeRefused(agent, _) => format!("node/{agent}"),
             H::PoolChanged(p, _) | H::PoolDeleted(p) => format!("pool/{p}"),
+            H::FleetApplied(f, _) => format!("fleet/{f}"),
             H::ClusterReached(c) | H::ClusterAway(c, _) => format!("cluster/{c}"),
             H::GatewayConnected(g, _)
             | H::GatewayLost(g)
@@ -180,6 +185,7 @@ impl Happened<'_> {
             | H::RevisionDropped(..) => self.of_service(),
             H::PoolChanged(..)
             | H::PoolDeleted(..)
+            | H::FleetApplied(..)
             | H::ClusterReached(..)
             | H::ClusterAway(..)
             | H::NodeJoined(..)
@@ -264,6 +270,8 @@ impl Happened<'_> {
                 format!("pool {p} is what has {labels}; what runs stays where it is")
             }
             H::PoolDeleted(p) => format!("pool {p} is gone"),
+            H::FleetApplied(f, 1) => format!("the fleet files {f} were applied: 1 change"),
+            H::FleetApplied(f, n) => format!("the fleet files {f} were applied: {n} changes"),
             H::ClusterReached(c) => format!("cluster {c} can be used"),
             H::ClusterAway(c, why) => {
                 format!("cluster {c} cannot be used, and what runs there is left as it is: {why}")

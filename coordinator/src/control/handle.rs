@@ -6,14 +6,16 @@ use std::sync::Arc;
 use super::agent::AgentName;
 use super::clusters::{Orders, Reach, WorkReport};
 use berth_model::api::{
-    ClusterView, CreateJob, CreateToken, Deploy, DrainNode, GatewayView, JobView, LabelNode,
-    ModelView, NodeView, PoolView, PutPool, ServiceView, StatusView, TokenView,
+    ClusterView, CreateJob, CreateToken, Deploy, DrainNode, Fleet, FleetPlan, FleetRequest,
+    GatewayView, JobView, LabelNode, ModelView, NodeView, PoolView, PutPool, ServiceView,
+    StatusView, TokenView,
 };
 use berth_model::digest::{BlobDigest, PackageDigest};
 use berth_model::event::Event;
 use berth_model::gateway::GatewayReport;
 use berth_model::id::{
-    ClusterName, GatewayName, InstanceId, JobName, ModelName, NodeName, PoolName, ServiceName,
+    ClusterName, FleetName, GatewayName, InstanceId, JobName, ModelName, NodeName, PoolName,
+    ServiceName,
 };
 use berth_model::instance::{InstanceSpec, InstanceStatus};
 use berth_model::job::{ShardInput, TaskOutput};
@@ -43,14 +45,8 @@ pub enum Command {
     Scale(ServiceName, u32, Reply<ServiceView>),
     /// Delete a service.
     Delete(ServiceName, Reply<ServiceView>),
-    /// Make a pool, or change what it chooses by.
-    PutPool(PoolName, PutPool, Reply<PoolView>),
-    /// Take a pool away. Conflict while something is placed in it.
-    DeletePool(PoolName, Reply<PoolView>),
-    /// All pools.
-    Pools(Reply<Vec<PoolView>>),
-    /// One pool.
-    Pool(PoolName, Reply<PoolView>),
+    /// About fleets as a whole, and pools.
+    Declared(Declared),
     /// Create a job; its input is cut already.
     CreateJob(Box<NewJob>, Reply<JobView>),
     /// Delete a job: its tasks stop, then what it left goes, then the job.
@@ -160,6 +156,24 @@ pub struct Following {
     pub tables: watch::Receiver<Arc<Table>>,
     /// Cancelled when it is sent away.
     pub over: CancellationToken,
+}
+
+/// What can be asked about fleets as a whole, and pools.
+pub enum Declared {
+    /// What a fleet would change.
+    Plan(Box<FleetRequest>, Reply<FleetPlan>),
+    /// Carry a fleet out; the jobs that it creates are cut already. Answers with what was changed.
+    Apply(Box<FleetRequest>, Vec<NewJob>, Reply<FleetPlan>),
+    /// What there is as a fleet: of the named one and what was made by hand.
+    Export(Option<FleetName>, Reply<Fleet>),
+    /// Make a pool, or change what it chooses by.
+    PutPool(PoolName, PutPool, Reply<PoolView>),
+    /// Take a pool away. Conflict while something is placed in it.
+    DeletePool(PoolName, Reply<PoolView>),
+    /// All pools.
+    Pools(Reply<Vec<PoolView>>),
+    /// One pool.
+    Pool(PoolName, Reply<PoolView>),
 }
 
 /// A job to create.

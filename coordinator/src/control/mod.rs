@@ -9,6 +9,7 @@
 //! * `records`, `tracked`, `batch`: what is kept, what has changed, how it becomes transactions;
 //! * `live`: sessions, reports, and other things that begin anew with each start;
 //! * `commands`: what each command changes; `dispatch`: how it is answered;
+//! * `fleets`: what fleet files declare, planned and carried out as one command;
 //! * `observe`, `feed`, `act`: what the planner is told, and what its actions change;
 //! * `routes`, `publish`: what gateways and agents are told;
 //! * `views`: what people are shown.
@@ -26,6 +27,7 @@ mod dispatch;
 mod error;
 mod events;
 mod feed;
+mod fleets;
 mod handle;
 mod live;
 mod metrics;

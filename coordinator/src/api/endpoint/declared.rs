@@ -1,12 +1,37 @@
 //! Pools, and fleets as a whole.
 
-use axum::routing::{delete, get, put};
+use axum::routing::{delete, get, post, put};
 
 use super::{Body, Endpoint, endpoint};
-use crate::api::pools;
+use crate::api::{fleets, pools};
 
 pub(super) fn all() -> Vec<Endpoint> {
     vec![
+        endpoint(
+            "POST",
+            "/v1/plan",
+            "What applying a fleet would change, field by field, and what that moves. 422 with every mistake.",
+            (200, Body::Json("FleetPlan")),
+            post(fleets::plan),
+        )
+        .takes(Body::Json("FleetRequest")),
+        endpoint(
+            "POST",
+            "/v1/apply",
+            "Make a fleet so, all of it or nothing. 422 with every mistake; 409 if something was changed since the \
+             plan whose versions are given. Packages are registered, and inputs of jobs uploaded, before.",
+            (200, Body::Json("FleetPlan")),
+            post(fleets::apply),
+        )
+        .takes(Body::Json("FleetRequest")),
+        endpoint(
+            "GET",
+            "/v1/export",
+            "What there is, as one fleet: planning it changes nothing.",
+            (200, Body::Json("Fleet")),
+            get(fleets::export),
+        )
+        .query(fleets::PARAMETERS),
         endpoint(
             "GET",
             "/v1/pools",

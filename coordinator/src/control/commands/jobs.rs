@@ -17,7 +17,7 @@ use crate::control::world::World;
 use crate::control::{Leavings, act};
 
 pub(crate) use self::cluster::{ClusterJob, change, claim, place};
-pub(crate) use self::create::create;
+pub(crate) use self::create::{DEFAULT_RETRIES, Prepared, carry_out, create, prepare, room};
 
 /// A job's record. Errors: 404 with what there is.
 pub(crate) fn find<'a>(world: &'a World, name: &JobName) -> Result<&'a JobRecord, Problem> {

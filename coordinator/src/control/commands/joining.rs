@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use berth_model::api::{CreateToken, TokenView};
+use berth_model::api::{CreateToken, TokenView, rules};
 use berth_model::id::NodeName;
 use berth_model::node::{Facts, NodeRecord};
 use berth_model::problem::Problem;
@@ -37,6 +37,7 @@ pub(crate) fn create_token(world: &mut World, wanted: CreateToken) -> Result<Tok
         )));
     }
     check_size("the labels", &wanted.labels, MAX_LABELS)?;
+    rules::labels(&wanted.labels).map_err(Problem::invalid)?;
     let id = hex::encode(rand::random::<[u8; 8]>());
     let secret = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let expires = berth_model::time::Timestamp(world.wall.0.saturating_add(ttl.as_millis()));

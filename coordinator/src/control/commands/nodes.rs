@@ -57,6 +57,11 @@ pub(crate) fn label(
             )));
         }
     }
+    // What somebody sets by hand is no longer what a fleet file declares.
+    let by_hand = wanted.set.keys().chain(&wanted.remove);
+    by_hand.for_each(|key| {
+        node.declared.remove(key);
+    });
     node.labels.extend(wanted.set);
     check_size("the labels", &node.labels, MAX_LABELS)?;
     if node.labels != before {

@@ -12,7 +12,7 @@ use crate::control::labels_text;
 use crate::control::world::World;
 
 /// Most pools: each is looked at for every service that names one.
-const MAX_POOLS: usize = 10_000;
+pub(crate) const MAX_POOLS: usize = 10_000;
 
 /// The labels that a place must have for something with these: where they name a pool that has a record,
 /// that pool's labels instead of the label `pool`.

@@ -134,7 +134,7 @@ fn tell_allowed(world: &mut World, service: &mut ServiceRecord) {
 
 /// A runtime that some node reports is the planner's to judge; one that none has and that this
 /// version cannot start would wait for ever.
-pub(super) fn check_runtime(world: &World, runtime: RuntimeKind) -> Result<(), Problem> {
+pub(crate) fn check_runtime(world: &World, runtime: RuntimeKind) -> Result<(), Problem> {
     if runtime == RuntimeKind::Kubernetes {
         return check_clusters(world);
     }

@@ -2,12 +2,25 @@
 
 use crate::control::actor::Actor;
 use crate::control::commands::pools;
-use crate::control::{Command, ControlError, views};
+use crate::control::{ControlError, Declared, fleets, views};
 
 impl Actor {
-    pub(super) fn dispatch_declared(&mut self, command: Command) -> Result<(), ControlError> {
+    pub(super) fn dispatch_declared(&mut self, command: Declared) -> Result<(), ControlError> {
         match command {
-            Command::PutPool(name, pool, reply) => self.change(
+            Declared::Apply(request, jobs, reply) => self.change(
+                reply,
+                |w| fleets::apply(w, &request, jobs),
+                |_, plan| Ok(plan),
+            ),
+            Declared::Plan(request, reply) => {
+                self.read(reply, move |w| fleets::plan(w, &request));
+                Ok(())
+            }
+            Declared::Export(fleet, reply) => {
+                self.read(reply, move |w| fleets::export(w, fleet));
+                Ok(())
+            }
+            Declared::PutPool(name, pool, reply) => self.change(
                 reply,
                 |w| {
                     pools::put(w, &name, &pool)?;
@@ -15,7 +28,7 @@ impl Actor {
                 },
                 |_, view| Ok(view),
             ),
-            Command::DeletePool(name, reply) => self.change(
+            Declared::DeletePool(name, reply) => self.change(
                 reply,
                 |w| {
                     let view = views::pool::one(w, &name)?;
@@ -24,15 +37,14 @@ impl Actor {
                 },
                 |_, view| Ok(view),
             ),
-            Command::Pools(reply) => {
+            Declared::Pools(reply) => {
                 self.read(reply, |w| Ok(views::pool::all(w)));
                 Ok(())
             }
-            Command::Pool(name, reply) => {
+            Declared::Pool(name, reply) => {
                 self.read(reply, move |w| views::pool::one(w, &name));
                 Ok(())
             }
-            other => self.dispatch_job(other),
         }
     }
 }

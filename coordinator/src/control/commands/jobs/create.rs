@@ -49,12 +49,20 @@ pub(crate) fn check(
     let model = modelref::resolve(&world.records.models, coming, &wanted.model)?;
     wanted.check().map_err(Problem::invalid)?;
     services::check_runtime(world, wanted.runtime.unwrap_or_default())?;
-    if world.records.jobs.len() >= MAX_JOBS {
-        return Err(Problem::conflict(format!(
-            "there are {MAX_JOBS} jobs already: delete some that have ended with `berth job delete J`"
-        )));
-    }
+    room(world, 1)?;
     Ok(model)
+}
+
+/// Whether so many more jobs can be kept.
+pub(crate) fn room(world: &World, more: usize) -> Result<(), Problem> {
+    let there = world.records.jobs.len();
+    if more == 0 || there + more <= MAX_JOBS {
+        return Ok(());
+    }
+    Err(Problem::conflict(format!(
+        "there are {there} jobs already, and at most {MAX_JOBS} are kept: delete some that have ended with \
+         `berth job delete J`"
+    )))
 }
 
 /// Checks a job whose input is cut, which changes nothing.
