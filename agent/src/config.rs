@@ -1,6 +1,7 @@
 //! `agent.toml`: every key is optional, unknown ones are refused, and all mistakes are told at once.
 
 mod docker;
+mod isolation;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,6 +14,7 @@ use berth_model::time::Bytes;
 use crate::ports::PortRange;
 
 pub use docker::DockerConfig;
+pub use isolation::{IsolationConfig, LauncherChoice, UserRange};
 
 /// What an agent is configured to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub struct Config {
     pub unused_packages: usize,
     /// `[docker]`: the Docker runtime.
     pub docker: DockerConfig,
+    /// `[isolation]`: how instances that are plain processes are kept apart.
+    pub isolation: IsolationConfig,
 }
 
 impl Default for Config {
@@ -67,6 +71,7 @@ impl Default for Config {
             max_output: Bytes(10 << 30),
             unused_packages: 3,
             docker: DockerConfig::default(),
+            isolation: IsolationConfig::default(),
         }
     }
 }
@@ -74,7 +79,7 @@ impl Default for Config {
 /// Where the configuration is if nothing else is said.
 pub const DEFAULT_FILE: &str = "/etc/berth/agent.toml";
 
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "endpoint",
     "data_dir",
     "shim",
@@ -90,6 +95,7 @@ const KEYS: [&str; 15] = [
     "max_output",
     "unused_packages",
     "docker",
+    "isolation",
 ];
 
 /// Everything that is wrong with a configuration file.
@@ -146,6 +152,7 @@ impl Config {
                 })
                 .unwrap_or(default.unused_packages),
             docker: DockerConfig::read(&mut reader),
+            isolation: IsolationConfig::read(&mut reader),
         };
         if config.log_budget.0 < 256 << 10 {
             reader.error("log_budget", "must be at least 256KiB");
@@ -188,6 +195,42 @@ impl Reader<'_> {
             self.error(key, format_args!("expected {wanted}, not {value}"));
         }
         converted
+    }
+
+    /// Takes a table out, to be read like a configuration of its own and then closed.
+    fn section(&mut self, name: &str) -> Option<Self> {
+        let table = self.take(name, "a table", |value| value.as_table().cloned())?;
+        Some(Self {
+            file: self.file,
+            table,
+            errors: Vec::new(),
+        })
+    }
+
+    /// Takes over what is wrong with a section, of which nothing should be left.
+    fn close(&mut self, name: &str, mut section: Self, keys: &[&str]) {
+        for key in section.table.keys() {
+            let known = keys.join(", ");
+            let error = format!("{}: unknown key {key:?}; there are {known}", self.file);
+            section.errors.push(error);
+        }
+        let prefix = format!("{}: ", self.file);
+        let named = |error: String| error.replacen(&prefix, &format!("{prefix}[{name}] "), 1);
+        self.errors.extend(section.errors.into_iter().map(named));
+    }
+
+    /// A list of absolute paths; empty if not given.
+    fn paths(&mut self, key: &str) -> Vec<PathBuf> {
+        let paths = |value: &toml::Value| {
+            let all = value.as_array()?.iter();
+            all.map(|one| {
+                let path = PathBuf::from(one.as_str()?);
+                path.is_absolute().then_some(path)
+            })
+            .collect()
+        };
+        self.take(key, "a list of absolute paths", paths)
+            .unwrap_or_default()
     }
 
     fn text(&mut self, key: &str) -> Option<String> {

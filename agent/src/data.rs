@@ -1,6 +1,7 @@
 //! The layout of an agent's data folder, and the lock on it.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use berth_model::id::InstanceId;
@@ -46,6 +47,8 @@ impl DataDir {
             .create(true)
             .truncate(false)
             .write(true)
+            // Whoever may open it may lock it.
+            .mode(0o600)
             .open(&path)
             .map_err(FileError::of("open", &path))?;
         match file.try_lock() {

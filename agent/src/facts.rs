@@ -62,6 +62,7 @@ pub fn gather(config: &Config, data: &Path) -> Facts {
         gpus: Vec::new(),
         virtualization: virtualization.map(str::to_owned),
         relay: None,
+        isolation: None,
     }
 }
 

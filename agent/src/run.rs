@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use berth_agent_plan::Settings;
-use berth_model::node::Facts;
+use berth_model::node::{Facts, Isolation};
 use berth_shim::spec::LogSpec;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -112,6 +112,19 @@ pub(crate) struct Role {
     pub(crate) progress: Option<ProgressSender>,
 }
 
+/// Says in the log what keeps instances apart here, and what does not.
+fn tell_isolation(isolation: Option<&Isolation>) {
+    let Some(isolation) = isolation else { return };
+    let enforced = isolation.enforced.join(", ");
+    let missing = isolation.missing.join("; ");
+    tracing::info!(
+        launcher = isolation.launcher,
+        enforced,
+        missing,
+        "isolation"
+    );
+}
+
 /// Runs until `stop` resolves; then all tasks end at once, and the instances go on.
 pub async fn run(
     config: &Config,
@@ -120,7 +133,9 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let _lock = data.lock()?;
-    let facts = facts::gather(config, data.root());
+    let mut facts = facts::gather(config, data.root());
+    facts.isolation = runtimes.isolation();
+    tell_isolation(facts.isolation.as_ref());
     let role = Role {
         settings: Settings {
             address: config.address,

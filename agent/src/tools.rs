@@ -86,9 +86,37 @@ fn executable(path: &Path) -> bool {
         .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
+/// The installation on which a virtual environment is based, if it is not the system's own.
+pub fn python_of(venv: &Path) -> Option<PathBuf> {
+    let config = std::fs::read_to_string(venv.join("pyvenv.cfg")).ok()?;
+    let home = config.lines().find_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        (key.trim() == "home").then(|| PathBuf::from(value.trim()))
+    })?;
+    let installation = home.parent()?;
+    let own = !installation.starts_with("/usr") && installation != Path::new("/");
+    (own && installation.is_dir()).then(|| installation.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_installation_of_python_is_known_unless_it_is_the_systems() {
+        let dir = tempfile::tempdir().unwrap();
+        let installed = dir.path().join("python");
+        std::fs::create_dir_all(installed.join("bin")).unwrap();
+        let write = |text: &str| std::fs::write(dir.path().join("pyvenv.cfg"), text).unwrap();
+        assert_eq!(python_of(dir.path()), None);
+        write(&format!(
+            "home = {}\nversion = 3\n",
+            installed.join("bin").display()
+        ));
+        assert_eq!(python_of(dir.path()), Some(installed));
+        write("home = /usr/bin\n");
+        assert_eq!(python_of(dir.path()), None);
+    }
 
     #[test]
     fn a_configured_server_must_be_there_and_executable() {

@@ -99,6 +99,23 @@ pub struct Facts {
     /// The node's relay; none where gateways reach instances without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub relay: Option<RelayFacts>,
+    /// How instances that are plain processes are kept apart; none where the agent has not told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
+}
+
+/// How instances are kept from each other and from the node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Isolation {
+    /// What starts them: `systemd`, `fork` or `none`.
+    pub launcher: String,
+    /// What is enforced, a word each, as in `memory`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub enforced: Vec<String>,
+    /// What is not, with why, as in `egress: …`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
 }
 
 /// A GPU of a node.

@@ -84,6 +84,14 @@ impl Files {
     }
 }
 
+/// Whether this kernel has Landlock.
+pub fn has_landlock() -> bool {
+    use landlock::{AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
+    let ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    let handled = ruleset.handle_access(AccessFs::Execute);
+    handled.and_then(Ruleset::create).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

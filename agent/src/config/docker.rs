@@ -69,14 +69,8 @@ impl DockerConfig {
     /// Takes the section out of the configuration; mistakes are added to the reader's.
     pub(super) fn read(reader: &mut Reader<'_>) -> Self {
         let default = Self::default();
-        let section = |value: &toml::Value| value.as_table().cloned();
-        let Some(table) = reader.take("docker", "a table", section) else {
+        let Some(mut inner) = reader.section("docker") else {
             return default;
-        };
-        let mut inner = Reader {
-            file: reader.file,
-            table,
-            errors: Vec::new(),
         };
         let config = Self {
             wanted: true,
@@ -110,18 +104,7 @@ impl DockerConfig {
         if config.push && config.registry.is_none() {
             inner.error("push", "there is no registry to push to: set registry too");
         }
-        for key in inner.table.keys() {
-            let known = KEYS.join(", ");
-            inner.errors.push(format!(
-                "{}: unknown key {key:?}; there are {known}",
-                reader.file
-            ));
-        }
-        let named = |error: String| {
-            let prefix = format!("{}: ", reader.file);
-            error.replacen(&prefix, &format!("{prefix}[docker] "), 1)
-        };
-        reader.errors.extend(inner.errors.into_iter().map(named));
+        reader.close("docker", inner, &KEYS);
         config
     }
 }

@@ -101,7 +101,9 @@ impl Reconciler {
         self.ship(Command::Drop(id.clone()));
         self.parts.tasks.cancel(id);
         // Most instances have none.
-        let _ = std::fs::remove_file(self.parts.data.socket(id));
+        if let Some(folder) = self.socket(id).parent() {
+            let _ = crate::files::remove_dir(folder);
+        }
         let folder = self.parts.data.instance(id);
         let removed = tokio::task::spawn_blocking(move || crate::files::remove_dir(&folder)).await;
         if let Ok(Err(error)) = removed {

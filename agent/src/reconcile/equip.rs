@@ -7,7 +7,7 @@ use berth_model::id::InstanceId;
 
 use super::{Event, Reconciler, task};
 use crate::clock;
-use crate::runtime::{Container, PrepareError};
+use crate::runtime::{Confinement, Container, PrepareError};
 
 impl Reconciler {
     /// The package is there; has the rest prepared, if there is more.
@@ -69,7 +69,7 @@ impl Reconciler {
         let image = self.images.get(&spec.id)?.clone();
         let mut writable = vec![self.parts.data.work(&spec.id)];
         if crate::modules::is_tf_serving(spec)
-            && let Some(folder) = self.container_socket(&spec.id).parent()
+            && let Some(folder) = self.socket(&spec.id).parent()
         {
             writable.push(folder.to_owned());
         }
@@ -88,8 +88,42 @@ impl Reconciler {
         })
     }
 
-    /// The gRPC socket of an instance in a container: in a folder of its own, as no container may see another's.
-    pub(super) fn container_socket(&self, id: &InstanceId) -> PathBuf {
+    /// What the processes of a start are kept to that is no container.
+    pub(super) fn confinement(
+        &self,
+        spec: &berth_model::instance::InstanceSpec,
+        plan: &berth_shim::spec::Spec,
+    ) -> Confinement {
+        let mut writable = vec![self.parts.data.work(&spec.id)];
+        if crate::modules::is_tf_serving(spec)
+            && let Some(folder) = self.socket(&spec.id).parent()
+        {
+            writable.push(folder.to_owned());
+        }
+        let mut readable = vec![self.parts.packages.path(spec.digest)];
+        if crate::modules::needs_venv(spec) {
+            let venv = self.parts.packages.venv(spec.digest);
+            readable.extend(venv.iter().filter_map(|venv| crate::tools::python_of(venv)));
+            readable.extend(venv);
+        }
+        // Berth's driver and TensorFlow Serving may lie where instances see nothing.
+        let programs = plan.processes.iter().filter_map(|one| one.argv.first());
+        for program in programs.map(PathBuf::from) {
+            let known = readable.iter().any(|folder| program.starts_with(folder));
+            if !known && program.is_absolute() && program.exists() {
+                readable.push(program);
+            }
+        }
+        Confinement {
+            writable,
+            readable,
+            resources: spec.manifest.resources,
+            egress: spec.manifest.egress.clone(),
+        }
+    }
+
+    /// The gRPC socket of an instance: in a folder of its own, as none may see another's.
+    pub(super) fn socket(&self, id: &InstanceId) -> PathBuf {
         self.parts.data.socket(id).with_extension("d").join("s")
     }
 }

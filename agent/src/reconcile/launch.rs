@@ -69,6 +69,7 @@ impl Reconciler {
         let launch = Launch {
             dir: self.parts.data.start(id, start),
             container: self.container(&spec, &plan.spec),
+            confinement: Some(self.confinement(&spec, &plan.spec)),
             spec: plan.spec,
         };
         tracing::info!(instance = %id, start, port = ports.port, "starting");
@@ -94,10 +95,7 @@ impl Reconciler {
             true => self.driver()?,
             false => String::new(),
         };
-        let socket = match contained {
-            true => self.container_socket(&spec.id),
-            false => self.parts.data.socket(&spec.id),
-        };
+        let socket = self.socket(&spec.id);
         let grpc = match &self.parts.inside {
             Some(inside) => Grpc::Port(inside.grpc),
             None => Grpc::Socket(&socket),

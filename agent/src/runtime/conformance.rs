@@ -15,8 +15,8 @@ use berth_shim::state::State;
 use berth_model::resources::Resources;
 
 use super::{
-    Adopted, Container, End, EndReason, EndState, Handle, Launch, PortOwner, ProcessEnd, Runtime,
-    RuntimeError,
+    Adopted, Confinement, Container, End, EndReason, EndState, Handle, Launch, PortOwner,
+    ProcessEnd, Runtime, RuntimeError,
 };
 
 /// Longest wait for anything.
@@ -103,6 +103,12 @@ fn launch(dir: &Path, argv: &[&str]) -> Launch {
         dir: dir.to_owned(),
         spec,
         container: Some(container(dir)),
+        confinement: Some(Confinement {
+            // The folder beside which a test keeps its files.
+            writable: vec![dir.ancestors().nth(2).unwrap_or(dir).join("work")],
+            readable: vec![std::env::current_exe().unwrap()],
+            ..Confinement::default()
+        }),
     }
 }
 
@@ -128,22 +134,36 @@ fn container(dir: &Path) -> Container {
     }
 }
 
+/// Where the suite's starts have their folders: a data folder as an agent has one.
+pub(crate) fn data() -> PathBuf {
+    let data = std::env::temp_dir().join("berth-conformance");
+    crate::files::make_dir(&data).unwrap();
+    data.canonicalize().unwrap()
+}
+
 /// A folder for a start, and what ends the start with the test.
-struct Place {
+pub(crate) struct Place {
     folder: tempfile::TempDir,
     runtime: Arc<dyn Runtime>,
 }
 
 impl Place {
-    fn new(runtime: &Arc<dyn Runtime>) -> Self {
+    pub(crate) fn new(runtime: &Arc<dyn Runtime>) -> Self {
+        let folder = tempfile::tempdir_in(data()).unwrap();
+        std::fs::create_dir(folder.path().join("work")).unwrap();
         Self {
-            folder: tempfile::tempdir().unwrap(),
+            folder,
             runtime: Arc::clone(runtime),
         }
     }
 
-    fn dir(&self) -> PathBuf {
+    pub(crate) fn dir(&self) -> PathBuf {
         self.folder.path().canonicalize().unwrap().join("starts/1")
+    }
+
+    /// A folder that the processes may write.
+    pub(crate) fn work(&self) -> PathBuf {
+        self.folder.path().canonicalize().unwrap().join("work")
     }
 
     fn run(&self, script: &str) -> Handle {
@@ -151,7 +171,7 @@ impl Place {
     }
 
     /// Runs a script that says "ready" and waits for that.
-    fn run_ready(&self, script: &str) -> Handle {
+    pub(crate) fn run_ready(&self, script: &str) -> Handle {
         let handle = self.run(script);
         until("ready", || {
             lines(&handle).iter().any(|line| line == "ready")
@@ -419,7 +439,7 @@ pub(crate) async fn what_is_listened_on_is_known(runtime: Arc<dyn Runtime>) {
         &place.dir(),
         &[exe.to_str().unwrap(), "--ignored", "--exact", name],
     );
-    let file = place.folder.path().join("port");
+    let file = place.work().join("port");
     let env = &mut launch.spec.processes[0].env;
     env.insert("BERTH_TEST_PORT_FILE".into(), file.to_str().unwrap().into());
     let handle = runtime.start(&launch).unwrap();

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use berth_model::digest::PackageDigest;
 use berth_model::instance::{InstanceSpec, Reason};
-use berth_model::node::RuntimeKind;
+use berth_model::node::{Isolation, RuntimeKind};
 use berth_model::resources::Resources;
 use berth_shim::spec::Spec;
 use berth_shim::state::ProcessIdentity;
@@ -41,6 +41,21 @@ pub struct Launch {
     pub spec: Spec,
     /// For runtimes that make containers.
     pub container: Option<Container>,
+    /// What its processes are kept to, by runtimes that make none; none: whatever the agent may.
+    pub confinement: Option<Confinement>,
+}
+
+/// What the processes of a start may use.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Confinement {
+    /// Folders that they may write, which become their user's.
+    pub writable: Vec<PathBuf>,
+    /// What they may read of the agent's: the package, its environment, programs.
+    pub readable: Vec<PathBuf>,
+    /// Limits; zero is none.
+    pub resources: Resources,
+    /// What they may dial beside this machine, as the manifest says it.
+    pub egress: Vec<String>,
 }
 
 /// Where the package is in a container.
@@ -291,6 +306,12 @@ pub enum RuntimeError {
         /// Why not, and what to do.
         why: String,
     },
+    /// What an instance may dial cannot be found out; it may be different in a moment.
+    #[error("cannot tell what it may dial: {why}")]
+    Egress {
+        /// Which entry, and why.
+        why: String,
+    },
     /// The start folder does not say what started it in a way that this version understands.
     #[error("cannot tell what started {dir:?}: {why}")]
     Marker {
@@ -349,6 +370,11 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Whether it works, for those that depend on something which comes and goes; none: always.
     fn availability(&self) -> Option<watch::Receiver<Availability>> {
+        None
+    }
+
+    /// How it keeps instances apart, if that depends on the machine.
+    fn isolation(&self) -> Option<Isolation> {
         None
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use berth_model::node::RuntimeKind;
+use berth_model::node::{Isolation, RuntimeKind};
 
 use super::marker;
 use super::{Adopted, EndReason, EndState, Ended, Handle, ProcessStats, Runtime, RuntimeError};
@@ -52,6 +52,11 @@ impl Runtimes {
     /// Those that this agent has.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<dyn Runtime>> {
         self.all.values().filter_map(|one| one.as_ref().ok())
+    }
+
+    /// How instances that are plain processes are kept apart.
+    pub fn isolation(&self) -> Option<Isolation> {
+        self.iter().find_map(|runtime| runtime.isolation())
     }
 
     /// See [`Runtime::adopt`]; the folder says whose start it is. **Blocking.**

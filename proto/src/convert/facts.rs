@@ -1,5 +1,5 @@
 use berth_model::digest::PackageDigest;
-use berth_model::node::{Condition, Facts, Gpu, GpuStatistics, NodeStatistics};
+use berth_model::node::{Condition, Facts, Gpu, GpuStatistics, Isolation, NodeStatistics};
 use berth_model::relay::RelayFacts;
 use berth_model::resources::Resources;
 
@@ -57,6 +57,11 @@ impl From<Facts> for v1::Facts {
                 address: relay.address.to_string(),
                 key: relay.key,
             }),
+            isolation: facts.isolation.map(|isolation| v1::Isolation {
+                launcher: isolation.launcher,
+                enforced: isolation.enforced,
+                missing: isolation.missing,
+            }),
         }
     }
 }
@@ -97,6 +102,11 @@ impl From<v1::Facts> for Facts {
                     address: relay.address.parse().ok()?,
                     key: relay.key,
                 })
+            }),
+            isolation: facts.isolation.map(|isolation| Isolation {
+                launcher: isolation.launcher,
+                enforced: isolation.enforced,
+                missing: isolation.missing,
             }),
         }
     }
@@ -206,6 +216,11 @@ mod tests {
                 driver: "570.1".into(),
             }],
             virtualization: Some("kvm".into()),
+            isolation: Some(Isolation {
+                launcher: "fork".into(),
+                enforced: vec!["memory".into()],
+                missing: vec!["egress: no".into()],
+            }),
             ..Facts::default()
         };
         assert_eq!(Facts::from(v1::Facts::from(facts.clone())), facts);

@@ -25,6 +25,11 @@ pub(in crate::runtime) trait Supervisors {
         EndReason::SupervisorLost
     }
 
+    /// Clears away what was around a start whose supervisor is gone.
+    fn clear(&self, _dir: &Path) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
     /// Why a start ended that left its final state: `reason` as it stands there.
     fn ended(&self, _dir: &Path, reason: EndReason) -> EndReason {
         reason
@@ -39,6 +44,10 @@ impl Supervisors for Plain {
         let alive = identity::is_alive(state.shim, &state.boot_id)?;
         Ok(alive.then(|| launch::handle(dir, state)))
     }
+
+    fn clear(&self, dir: &Path) -> Result<(), RuntimeError> {
+        super::launcher::clear(dir)
+    }
 }
 
 /// See [`crate::runtime::Runtime::adopt`].
@@ -48,7 +57,7 @@ pub(in crate::runtime) fn adopt(by: &dyn Supervisors, dir: &Path) -> Result<Adop
         match State::load(dir) {
             Ok(state) => return from_state(by, dir, &state),
             Err(error) if error.is_missing() => {}
-            Err(error @ DocumentError::Json { .. }) => return from_wreck(dir, error),
+            Err(error @ DocumentError::Json { .. }) => return from_wreck(by, dir, error),
             Err(source) => {
                 return Err(RuntimeError::State {
                     dir: dir.to_owned(),
@@ -57,6 +66,7 @@ pub(in crate::runtime) fn adopt(by: &dyn Supervisors, dir: &Path) -> Result<Adop
             }
         }
         if !dir.join(SPEC_FILE).exists() || call_off(dir)? {
+            by.clear(dir)?;
             return Ok(Adopted::Nothing);
         }
         if begin.elapsed() > PATIENCE {
@@ -72,13 +82,26 @@ pub(in crate::runtime) fn adopt(by: &dyn Supervisors, dir: &Path) -> Result<Adop
 
 fn from_state(by: &dyn Supervisors, dir: &Path, state: &State) -> Result<Adopted, RuntimeError> {
     if state.phase == Phase::Ended {
-        return Ok(Adopted::Ended(end_state(by, dir, state)));
+        return Ok(ended(by, dir, state));
     }
     let failed = || io_error(format!("look for the processes of {}", state.instance));
     if let Some(handle) = by.find(dir, state).map_err(failed())? {
         return Ok(Adopted::Running(handle));
     }
     lost(by, dir)
+}
+
+/// A start that left its final state. That something around it cannot be cleared away changes nothing of that.
+fn ended(by: &dyn Supervisors, dir: &Path, state: &State) -> Adopted {
+    if let Err(error) = by.clear(dir) {
+        let error = crate::chain(&error);
+        tracing::warn!(
+            instance = state.instance,
+            error,
+            "cannot clear away what was around it"
+        );
+    }
+    Adopted::Ended(end_state(by, dir, state))
 }
 
 /// What became of a start whose shim is gone: it ended in order, or it was lost and is cleared away now.
@@ -94,20 +117,25 @@ pub(in crate::runtime) fn lost(by: &dyn Supervisors, dir: &Path) -> Result<Adopt
         }
     };
     if state.phase == Phase::Ended {
-        return Ok(Adopted::Ended(end_state(by, dir, &state)));
+        return Ok(ended(by, dir, &state));
     }
     let failed = || io_error(format!("clear away what is left of {}", state.instance));
     let same_boot = identity::boot_id().map_err(failed())? == state.boot_id;
     let mut reason = EndReason::NodeRestarted;
     if same_boot {
         leftovers::kill_marked(&state.instance, state.start, dir).map_err(failed())?;
+        by.clear(dir)?;
         reason = by.lost(dir, &state);
     }
     Ok(Adopted::Lost(lost_state(&state, reason)))
 }
 
 /// A state that is no JSON, as a power cut may leave it. Nobody writes it any more if nobody holds the lock.
-fn from_wreck(dir: &Path, source: DocumentError) -> Result<Adopted, RuntimeError> {
+fn from_wreck(
+    by: &dyn Supervisors,
+    dir: &Path,
+    source: DocumentError,
+) -> Result<Adopted, RuntimeError> {
     if lock(dir)?.is_none() {
         return Err(RuntimeError::State {
             dir: dir.to_owned(),
@@ -118,6 +146,7 @@ fn from_wreck(dir: &Path, source: DocumentError) -> Result<Adopted, RuntimeError
         leftovers::kill_marked(&spec.instance, spec.start, dir)
             .map_err(io_error("clear away what is left of a start"))?;
     }
+    by.clear(dir)?;
     Ok(Adopted::Lost(EndState {
         reason: EndReason::SupervisorLost,
         stop_requested: false,

@@ -1,14 +1,16 @@
 //! Launching a shim, and waiting for its first word.
 
-use std::fs::{self, File};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use berth_model::node::RuntimeKind;
 use berth_shim::spec::SPEC_FILE;
 use berth_shim::state::{Phase, STATE_FILE, State};
 
+use super::launcher::{self, Armed, Launcher, Upcoming};
 use super::{io_error, leftovers};
 use crate::runtime::{Handle, Launch, RuntimeError};
 
@@ -17,33 +19,50 @@ use crate::runtime::{Handle, Launch, RuntimeError};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Where a shim's own words go.
-const ERRORS_FILE: &str = "shim.err";
+pub(super) const ERRORS_FILE: &str = "shim.err";
 
 /// Persists the spec and launches the shim. Returns when it has reported that its processes were started,
 /// or have ended already.
-pub(super) fn launch(shim: &Path, launch: &Launch) -> Result<(Child, Handle), RuntimeError> {
-    let dir = prepare(launch)?;
-    let launch = &Launch {
-        dir,
+pub(super) fn launch(
+    launcher: &dyn Launcher,
+    shim: &Path,
+    launch: &Launch,
+) -> Result<(Option<Child>, Handle), RuntimeError> {
+    let mut launch = Launch {
+        dir: folder(launch)?,
         ..launch.clone()
     };
-    let mut child = match run(shim, &launch.dir) {
-        Ok(child) => child,
-        Err(error) => {
-            call_off(&launch.dir);
-            return Err(error);
-        }
-    };
-    match wait_for_report(&mut child, &launch.dir) {
-        Ok(state) => Ok((child, handle(&launch.dir, &state))),
+    let armed = launcher.arm(&launch)?;
+    launch.spec.sandbox.clone_from(&armed.sandbox);
+    if let Some(record) = &armed.record {
+        launcher::write(&launch.dir, record)?;
+    }
+    store(&launch)?;
+    match bring_up(launcher, shim, &launch, &armed) {
+        Ok((child, state)) => Ok((child, handle(&launch.dir, &state))),
         Err(error) => {
             // Whatever it was doing, a start that was not reported must not run.
-            let _ = child.kill();
-            let _ = child.wait();
             let spec = &launch.spec;
             leftovers::kill_marked(&spec.instance, spec.start, &launch.dir)
                 .map_err(io_error("kill what an unreported start left"))?;
             call_off(&launch.dir);
+            launcher::clear(&launch.dir)?;
+            Err(error)
+        }
+    }
+}
+
+fn bring_up(
+    launcher: &dyn Launcher,
+    shim: &Path,
+    launch: &Launch,
+    armed: &Armed,
+) -> Result<(Option<Child>, State), RuntimeError> {
+    let mut upcoming = launcher.launch(shim, launch, armed)?;
+    match wait_for_report(upcoming.as_mut(), &launch.dir) {
+        Ok(state) => Ok((upcoming.child(), state)),
+        Err(error) => {
+            upcoming.abandon();
             Err(error)
         }
     }
@@ -62,7 +81,26 @@ pub(super) fn handle(dir: &Path, state: &State) -> Handle {
 }
 
 /// Makes the folder with the spec in it, and tells its canonical path.
-pub(in crate::runtime) fn prepare(launch: &Launch) -> Result<std::path::PathBuf, RuntimeError> {
+#[cfg_attr(not(feature = "docker"), allow(dead_code))]
+pub(in crate::runtime) fn prepare(launch: &Launch) -> Result<PathBuf, RuntimeError> {
+    let launch = Launch {
+        dir: folder(launch)?,
+        ..launch.clone()
+    };
+    store(&launch)?;
+    Ok(launch.dir)
+}
+
+fn store(launch: &Launch) -> Result<(), RuntimeError> {
+    let failed = |source| RuntimeError::State {
+        dir: launch.dir.clone(),
+        source,
+    };
+    launch.spec.store(&launch.dir).map_err(failed)
+}
+
+/// Makes the folder, and tells its canonical path.
+fn folder(launch: &Launch) -> Result<PathBuf, RuntimeError> {
     let refused = |why: &str| RuntimeError::Launch {
         dir: launch.dir.clone(),
         why: why.into(),
@@ -71,7 +109,12 @@ pub(in crate::runtime) fn prepare(launch: &Launch) -> Result<std::path::PathBuf,
         return Err(refused("the path is not absolute"));
     }
     launch.spec.check().map_err(|why| refused(&why))?;
-    fs::create_dir_all(&launch.dir).map_err(io_error(format!("make {}", launch.dir.display())))?;
+    // The spec holds the instance's environment, and its user may come as far as beside this folder.
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&launch.dir)
+        .map_err(io_error(format!("make {}", launch.dir.display())))?;
     let dir = launch
         .dir
         .canonicalize()
@@ -79,34 +122,7 @@ pub(in crate::runtime) fn prepare(launch: &Launch) -> Result<std::path::PathBuf,
     if dir.join(SPEC_FILE).exists() || dir.join(STATE_FILE).exists() {
         return Err(refused("it holds a start already"));
     }
-    launch
-        .spec
-        .store(&dir)
-        .map_err(|source| RuntimeError::State {
-            dir: dir.clone(),
-            source,
-        })?;
     Ok(dir)
-}
-
-fn run(shim: &Path, dir: &Path) -> Result<Child, RuntimeError> {
-    let errors = File::create(dir.join(ERRORS_FILE))
-        .map_err(io_error(format!("make {ERRORS_FILE} in {}", dir.display())))?;
-    let mut command = Command::new(shim);
-    command.args(["run", "--dir"]).arg(dir);
-    command.env_clear();
-    if let Some(path) = std::env::var_os("PATH") {
-        command.env("PATH", path);
-    }
-    // Not in a folder that somebody may want to remove.
-    command
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(errors);
-    command
-        .spawn()
-        .map_err(io_error(format!("run the shim {}", shim.display())))
 }
 
 /// Makes sure that nobody takes the folder for a start.
@@ -115,7 +131,7 @@ pub(in crate::runtime) fn call_off(dir: &Path) {
     let _ = fs::rename(dir.join(SPEC_FILE), dir.join("spec.cancelled"));
 }
 
-fn wait_for_report(child: &mut Child, dir: &Path) -> Result<State, RuntimeError> {
+fn wait_for_report(upcoming: &mut dyn Upcoming, dir: &Path) -> Result<State, RuntimeError> {
     let failed = |why: String| RuntimeError::Supervisor {
         dir: dir.to_owned(),
         why,
@@ -123,7 +139,7 @@ fn wait_for_report(child: &mut Child, dir: &Path) -> Result<State, RuntimeError>
     let begin = Instant::now();
     let mut pause = Duration::from_micros(250);
     loop {
-        let ended = child.try_wait().map_err(io_error("wait for the shim"))?;
+        let ended = upcoming.ended()?;
         match State::load(dir) {
             Ok(state) if state.phase != Phase::Starting => return Ok(state),
             Ok(_) => {}
@@ -136,9 +152,9 @@ fn wait_for_report(child: &mut Child, dir: &Path) -> Result<State, RuntimeError>
             }
         }
         // It was looked whether it has ended first: what it wrote last has been seen.
-        if let Some(status) = ended {
+        if let Some(how) = ended {
             let said = fs::read_to_string(dir.join(ERRORS_FILE)).unwrap_or_default();
-            return Err(failed(format!("{} ({status})", said.trim())));
+            return Err(failed(format!("{} ({how})", said.trim())));
         }
         if begin.elapsed() > PATIENCE {
             return Err(failed(format!("no report within {} s", PATIENCE.as_secs())));

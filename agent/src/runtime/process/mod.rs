@@ -7,19 +7,23 @@
 pub(in crate::runtime) mod adopt;
 pub(in crate::runtime) mod ended;
 mod launch;
+mod launcher;
 pub(in crate::runtime) mod leftovers;
 pub(in crate::runtime) mod sockets;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use berth_model::node::RuntimeKind;
+use berth_model::node::{Isolation, RuntimeKind};
 use berth_shim::identity::{self, Signal};
 use berth_shim::state::{Phase, State, Status};
 
 use super::{Adopted, Ended, Handle, Launch, PortOwner, ProcessStats, Runtime, RuntimeError};
+use crate::config::IsolationConfig;
+use launcher::{Fork, Launcher};
 
 #[cfg_attr(not(feature = "docker"), allow(unused_imports))]
 pub(in crate::runtime) use launch::{call_off, prepare};
@@ -37,16 +41,34 @@ type Children = Arc<Mutex<Vec<Child>>>;
 #[derive(Debug)]
 pub struct ProcessRuntime {
     shim: PathBuf,
+    launcher: Box<dyn Launcher>,
     children: Children,
 }
 
 impl ProcessRuntime {
-    /// A runtime that uses the shim binary at `shim`.
+    /// A runtime that uses the shim binary at `shim` and isolates nothing: whatever it runs in does that.
     pub fn new(shim: PathBuf) -> Self {
         Self {
             shim,
+            launcher: Box::new(Fork::bare()),
             children: Children::default(),
         }
+    }
+
+    /// A runtime that keeps instances apart, for an agent with its data in `data`, whose instances listen on `host`. Errors:
+    /// the configuration asks for what this machine does not have.
+    pub fn isolated(
+        shim: PathBuf,
+        config: &IsolationConfig,
+        data: &Path,
+        host: IpAddr,
+    ) -> Result<Self, RuntimeError> {
+        let ground = launcher::Ground::new(config, data, host);
+        Ok(Self {
+            shim,
+            launcher: launcher::choose(config.launcher, ground)?,
+            children: Children::default(),
+        })
     }
 }
 
@@ -87,13 +109,17 @@ impl Runtime for ProcessRuntime {
         RuntimeKind::Process
     }
 
+    fn isolation(&self) -> Option<Isolation> {
+        Some(self.launcher.isolation())
+    }
+
     fn start(&self, launch: &Launch) -> Result<Handle, RuntimeError> {
         reap(&self.children);
-        let (child, handle) = launch::launch(&self.shim, launch)?;
+        let (child, handle) = launch::launch(self.launcher.as_ref(), &self.shim, launch)?;
         self.children
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push(child);
+            .extend(child);
         Ok(handle)
     }
 
@@ -118,7 +144,8 @@ impl Runtime for ProcessRuntime {
             std::thread::sleep(Duration::from_millis(2));
         }
         reap(&self.children);
-        leftovers::kill_marked(&handle.instance, handle.start, &handle.dir).map_err(failed())
+        leftovers::kill_marked(&handle.instance, handle.start, &handle.dir).map_err(failed())?;
+        launcher::clear(&handle.dir)
     }
 
     fn ended(&self, handle: &Handle) -> Ended {

@@ -295,6 +295,11 @@ fn answers_about_the_fleet_are_as_described() {
                     address: "10.0.0.7:7460".parse().unwrap(),
                     key: "00".to_owned(),
                 }),
+                isolation: Some(berth_model::node::Isolation {
+                    launcher: "systemd".to_owned(),
+                    enforced: vec!["memory".to_owned()],
+                    missing: vec!["egress: ports are not looked at".to_owned()],
+                }),
                 ..Facts::default()
             },
             labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
