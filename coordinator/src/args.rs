@@ -77,7 +77,14 @@ pub(crate) enum Task {
         /// A file that `backup` made
         file: PathBuf,
     },
+    /// Gateway: start the program anew beside the running one, with the same arguments; return when the
+    /// new one serves. No connection is refused meanwhile
+    #[command(name = RELOAD)]
+    Reload,
 }
+
+/// The task's name on the command line.
+pub(crate) const RELOAD: &str = "reload";
 
 impl Args {
     /// The configuration file, and whether it must be there.

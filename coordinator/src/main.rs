@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use args::{Args, LogFormat, Role, Task};
+use args::{Args, LogFormat, RELOAD, Role, Task};
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -35,6 +35,7 @@ fn run(args: Args) -> anyhow::Result<()> {
     match &args.task {
         Some(Task::Backup { file }) => return backup(&args, file),
         Some(Task::Restore { file }) => return restore(&args, file),
+        Some(Task::Reload) => return reload(&args),
         None => {}
     }
     match args.role {
@@ -128,6 +129,31 @@ fn restore(args: &Args, file: &Path) -> anyhow::Result<()> {
         database.display(),
         done.epoch,
         done.revision,
+    ))
+}
+
+fn reload(args: &Args) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        args.role == Role::Gateway,
+        "only a gateway takes over while the old one serves: say --role gateway. A coordinator is simply \
+         started anew; nothing is lost meanwhile"
+    );
+    let config = gateway_config(args)?;
+    // The program as it is on disk now, with what it was called with but for the task itself.
+    let mut command = std::process::Command::new(std::env::current_exe()?);
+    let mut given: Vec<_> = std::env::args_os().skip(1).collect();
+    if let Some(place) = given.iter().rposition(|arg| arg == RELOAD) {
+        given.remove(place);
+    }
+    command.args(given);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let pid = runtime
+        .block_on(gateway_role::reload(&config, command))
+        .context("the gateway was not replaced")?;
+    say(&format!(
+        "process {pid} serves now; the old one finishes its requests"
     ))
 }
 

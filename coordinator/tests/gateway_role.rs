@@ -87,6 +87,39 @@ impl Gateway {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn control_knows_both_while_one_takes_over_and_forgets_the_one_that_ends() {
+    let running = Running::start().await;
+    let old = Gateway::start(&running, "gateway.token");
+    let current = async || {
+        let all = gateways(&running).await;
+        all.into_iter().find(|view| view["current"] == true)
+    };
+    let before = until(current).await;
+    // Idle connections keep the old one alive for a while after it has handed over.
+    let address = old.address(gateway_role::ENDPOINT_FILE).await;
+    let idle = tokio::net::TcpStream::connect(address).await.unwrap();
+    let new = Gateway::start(&running, "gateway.token");
+    let followers = async || {
+        let answer = running.request("GET", "/metrics").send().await.unwrap();
+        let text = answer.text().await.unwrap();
+        let line = text
+            .lines()
+            .find(|l| l.starts_with("berth_gateway_followers "));
+        line.unwrap().rsplit(' ').next().unwrap().to_owned()
+    };
+    until(async || (followers().await == "2").then_some(())).await;
+    // Nobody told it to end; it lets go when its last connection is closed.
+    old.task.await.unwrap().unwrap();
+    drop(idle);
+    until(async || (followers().await == "1").then_some(())).await;
+    assert_eq!(new.address(gateway_role::ENDPOINT_FILE).await, address);
+    assert_eq!(until(current).await, before);
+    assert!(new.ready().await);
+    new.stop().await;
+    running.stop().await;
+}
+
 /// Asks until there is an answer.
 async fn until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     tokio::time::timeout(common::LONG, async {
@@ -180,6 +213,7 @@ async fn after_a_restore_there_is_no_table_until_the_nodes_have_reported() {
         }),
         report: None,
         csr: Default::default(),
+        goodbye: false,
     };
     hello.send(first).await.unwrap();
     let mut request = tonic::Request::new(ReceiverStream::new(messages));

@@ -35,4 +35,7 @@ pub struct GatewayReport {
     pub acknowledged: Order,
     /// Instances with requests in flight, and how many; the others have none.
     pub in_flight: Vec<(InstanceId, u64)>,
+    /// It accepts no connections any more and ends when its requests are over.
+    #[serde(default)]
+    pub draining: bool,
 }

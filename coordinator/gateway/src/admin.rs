@@ -22,12 +22,20 @@ use crate::shared::{Phase, Shared};
 /// Longest time for a request's head, and between requests.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Serves until the gateway stops; during a drain it still answers.
+/// Serves until the gateway stops; during a drain it still answers, unless another process does so now.
 pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener) {
     let mut phase = shared.phase.subscribe();
+    let over = |phase: &Phase| match phase {
+        Phase::Wait | Phase::Run => false,
+        Phase::Drain(drain) => drain.handed_over,
+        Phase::Stop => true,
+    };
+    if phase.wait_for(|phase| *phase != Phase::Wait).await.is_err() {
+        return;
+    }
     loop {
         tokio::select! {
-            stopped = phase.wait_for(|phase| *phase == Phase::Stop) => {
+            stopped = phase.wait_for(over) => {
                 drop(stopped);
                 return;
             }

@@ -16,10 +16,11 @@ use tokio::runtime;
 
 use crate::config::GatewayConfig;
 use crate::error::{GatewayError, PublishError};
-use crate::shared::{Phase, Shared};
+use crate::listen::Sockets;
+use crate::shared::{Drain, Phase, Shared};
 use crate::upstream::{RelayIdentity, Relays};
 use crate::worker::Worker;
-use crate::{admin, listen, tls, worker};
+use crate::{admin, tls, worker};
 
 /// A running gateway. Dropping it stops its threads at once; see [`Handle::drain`] for the polite way.
 pub struct Gateway {
@@ -34,19 +35,26 @@ pub struct Gateway {
 pub struct Handle(Arc<Shared>);
 
 impl Gateway {
-    /// Listens and starts the threads. Until a table is published, requests get 503 `no-instance`.
-    /// Errors: an address is taken or not local, the certificate cannot be used, no threads.
+    /// Listens, starts the threads and accepts connections. Until a table is published, requests get 503
+    /// `no-instance`. Errors: an address is taken or not local, the certificate cannot be used, no threads.
     pub fn bind(config: GatewayConfig) -> Result<Self, GatewayError> {
+        let sockets = Sockets::bind(&config, Vec::new(), None)?;
+        let gateway = Self::prepare(config, sockets)?;
+        gateway.open();
+        Ok(gateway)
+    }
+
+    /// Starts the threads, which accept no connection before [`Self::open`]. Tables can be published
+    /// meanwhile. Errors: the certificate cannot be used, no threads.
+    pub fn prepare(config: GatewayConfig, sockets: Sockets) -> Result<Self, GatewayError> {
         let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
         let count = config.thread_count();
-        let listeners = listen::listeners(config.listen, count, config.share_port)?;
-        let admin = listen::listener(config.admin_listen)?;
-        let local = |listener: &TcpListener, addr| {
-            let local = listener.local_addr();
-            local.map_err(|source| GatewayError::Listen { addr, source })
-        };
-        let addr = local(&listeners[0], config.listen)?;
-        let admin_addr = local(&admin, config.admin_listen)?;
+        let (addr, admin_addr) = (sockets.addr()?, sockets.admin_addr()?);
+        let admin = sockets.admin;
+        let mut shares: Vec<Vec<TcpListener>> = (0..count).map(|_| Vec::new()).collect();
+        for (index, listener) in sockets.clients.into_iter().enumerate() {
+            shares[index % count].push(listener);
+        }
         let shared = Arc::new(Shared::new(config, count));
         let mut gateway = Self {
             shared: Arc::clone(&shared),
@@ -54,14 +62,16 @@ impl Gateway {
             addr,
             admin_addr,
         };
-        for (index, listener) in listeners.into_iter().enumerate() {
+        for (index, listeners) in shares.into_iter().enumerate() {
             let (tls, shared) = (tls.clone(), Arc::clone(&shared));
             let finished = Finished(Arc::clone(&shared));
             gateway.start(&format!("gateway-{index}"), finished, move || {
-                let listener = tokio::net::TcpListener::from_std(listener)?;
+                let listeners = listeners.into_iter();
+                let listeners = listeners.map(tokio::net::TcpListener::from_std);
+                let listeners = listeners.collect::<std::io::Result<Vec<_>>>()?;
                 Ok(async move {
                     let worker = Rc::new(Worker::new(shared, index));
-                    worker::run(worker, listener, tls).await;
+                    worker::run(worker, listeners, tls).await;
                 })
             })?;
         }
@@ -70,8 +80,18 @@ impl Gateway {
             let listener = tokio::net::TcpListener::from_std(admin)?;
             Ok(admin::run(for_admin, listener))
         })?;
-        shared.listening.store(true, Ordering::SeqCst);
         Ok(gateway)
+    }
+
+    /// Accepts connections from now on.
+    pub fn open(&self) {
+        self.shared.phase.send_if_modified(|phase| {
+            let waits = *phase == Phase::Wait;
+            if waits {
+                *phase = Phase::Run;
+            }
+            waits
+        });
     }
 
     /// Runs a future on a new thread with a runtime of its own; returns once that is up. `last` is dropped
@@ -214,14 +234,38 @@ impl Handle {
     /// returns when all connections are closed, or after `timeout`, when the rest is cut off. True if none
     /// had to be. The admin port answers until the [`Gateway`] is dropped. Needs a tokio runtime.
     pub async fn drain(&self, timeout: Duration) -> bool {
+        const GRACE: Duration = Duration::from_secs(1);
+        self.drain_with(timeout, (timeout / 4).min(GRACE), false)
+            .await
+    }
+
+    /// Like [`Self::drain`], but for a gateway whose sockets another process has taken over: the admin
+    /// port is that one's now, and as nothing waits for this one's end, idle connections stay open for
+    /// half of the time.
+    pub async fn drain_after_handover(&self, timeout: Duration) -> bool {
+        self.drain_with(timeout, timeout / 2, true).await
+    }
+
+    async fn drain_with(&self, timeout: Duration, grace: Duration, handed_over: bool) -> bool {
         let shared = &self.0;
-        let until = Instant::now() + timeout;
+        let now = Instant::now();
+        let drain = Drain {
+            until: now + timeout,
+            idle_until: now + grace,
+            handed_over,
+        };
         shared.phase.send_if_modified(|phase| {
-            let runs = *phase == Phase::Run;
-            if runs {
-                *phase = Phase::Drain(until);
-            }
-            runs
+            *phase = match *phase {
+                Phase::Wait | Phase::Run => Phase::Drain(drain),
+                // Only ever faster.
+                Phase::Drain(before) => Phase::Drain(Drain {
+                    until: before.until.min(drain.until),
+                    idle_until: before.idle_until.min(drain.idle_until),
+                    handed_over: before.handed_over || handed_over,
+                }),
+                Phase::Stop => return false,
+            };
+            true
         });
         let threads = shared.thread_count();
         let mut finished = shared.finished.subscribe();

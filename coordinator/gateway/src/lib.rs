@@ -60,4 +60,5 @@ mod worker;
 pub use config::{GatewayConfig, TlsConfig};
 pub use error::{GatewayError, PublishError};
 pub use gateway::{Gateway, Handle};
+pub use listen::Sockets;
 pub use upstream::RelayIdentity;

@@ -1,6 +1,6 @@
 //! What all threads of a gateway share.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -19,10 +19,24 @@ use crate::upstream::Relays;
 /// What threads are to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
+    /// Accept nobody yet: whoever connects waits in the sockets' queues.
+    Wait,
     Run,
-    /// Accept no more, finish what is under way until then.
-    Drain(Instant),
+    /// Accept no more, finish what is under way.
+    Drain(Drain),
     Stop,
+}
+
+/// How to drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Drain {
+    /// What is not over then is cut off.
+    pub(crate) until: Instant,
+    /// Until then idle connections stay open: a client that uses one gets its answer with
+    /// `connection: close`, where closing it could meet a request on its way.
+    pub(crate) idle_until: Instant,
+    /// Another process accepts on the same sockets, the admin port's among them.
+    pub(crate) handed_over: bool,
 }
 
 #[derive(Default)]
@@ -43,7 +57,6 @@ pub(crate) struct Shared {
     pub(crate) changed: Arc<Notify>,
     pub(crate) process: ProcessMetrics,
     pub(crate) pulse: Pulse,
-    pub(crate) listening: AtomicBool,
     /// Threads that have ended.
     pub(crate) finished: watch::Sender<usize>,
     /// Connections that were cut off when a drain's time was up.
@@ -63,10 +76,9 @@ impl Shared {
             relays: Arc::default(),
             seen: (0..threads).map(|_| Seen::default()).collect(),
             published: watch::Sender::new(0),
-            phase: watch::Sender::new(Phase::Run),
+            phase: watch::Sender::new(Phase::Wait),
             process: ProcessMetrics::default(),
             pulse: Pulse::new(threads),
-            listening: AtomicBool::new(false),
             finished: watch::Sender::new(0),
             abandoned: AtomicU64::new(0),
             origin: Instant::now(),
@@ -127,13 +139,12 @@ impl Shared {
         GatewayReport {
             acknowledged: acknowledged.unwrap_or_default(),
             in_flight: registry.in_flight(),
+            draining: matches!(*self.phase.borrow(), Phase::Drain(_) | Phase::Stop),
         }
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        self.listening.load(Ordering::SeqCst)
-            && *self.phase.borrow() == Phase::Run
-            && self.smallest_seen() > 0
+        *self.phase.borrow() == Phase::Run && self.smallest_seen() > 0
     }
 
     pub(crate) fn metrics_text(&self) -> String {

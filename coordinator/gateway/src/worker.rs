@@ -98,10 +98,28 @@ impl Worker {
 }
 
 /// Serves until told to stop. Called on the thread's own runtime.
-pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener, tls: Option<TlsAcceptor>) {
+pub(crate) async fn run(worker: Rc<Worker>, listeners: Vec<TcpListener>, tls: Option<TlsAcceptor>) {
     spawn_local(follow_tables(Rc::clone(&worker)));
     spawn_local(sweep(Rc::clone(&worker)));
     spawn_local(pulse::answer(Rc::clone(&worker)));
+    let mut phase = worker.shared.phase.subscribe();
+    let begun = phase.wait_for(|phase| *phase != Phase::Wait).await.is_ok();
+    if begun {
+        // More than one where a process with more threads handed its sockets over.
+        let all = listeners
+            .into_iter()
+            .map(|listener| spawn_local(accept(Rc::clone(&worker), listener, tls.clone())));
+        for accepting in all.collect::<Vec<_>>() {
+            if let Err(error) = accepting.await {
+                tracing::error!(%error, "a listener ended badly");
+            }
+        }
+    }
+    drain(&worker).await;
+}
+
+/// Accepts connections until told to stop.
+async fn accept(worker: Rc<Worker>, listener: TcpListener, tls: Option<TlsAcceptor>) {
     let mut phase = worker.shared.phase.subscribe();
     loop {
         tokio::select! {
@@ -126,8 +144,6 @@ pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener, tls: Option<T
     while let Some(Ok((stream, from))) = accept_now(&listener) {
         admit(&worker, stream, from, tls.as_ref());
     }
-    drop(listener);
-    drain(&worker).await;
 }
 
 /// Accepts a connection that is waiting, if any.
@@ -196,31 +212,32 @@ async fn sweep(worker: Rc<Worker>) {
     }
 }
 
-/// Waits for the requests under way. For a while, idle connections stay open: a client that uses one
-/// gets its answer with `connection: close`, where closing it could meet a request on its way.
+/// Waits for the requests under way.
 async fn drain(worker: &Worker) {
     let mut phase = worker.shared.phase.subscribe();
-    let until = match *phase.borrow_and_update() {
-        Phase::Drain(until) => until,
-        Phase::Run | Phase::Stop => return,
-    };
     let connections = &worker.connections;
     connections.say_close();
-    let grace = (until.saturating_duration_since(Instant::now()) / 4).min(Duration::from_secs(1));
-    let finish = async {
-        if tokio::time::timeout(grace, connections.none_left())
-            .await
-            .is_err()
-        {
-            connections.close_idle();
-            connections.none_left().await;
+    loop {
+        let drain = match *phase.borrow_and_update() {
+            Phase::Drain(drain) => drain,
+            Phase::Wait | Phase::Run | Phase::Stop => return,
+        };
+        let finish = async {
+            let idle_until = drain.idle_until.into();
+            let none_left = tokio::time::timeout_at(idle_until, connections.none_left()).await;
+            if none_left.is_err() {
+                connections.close_idle();
+                connections.none_left().await;
+            }
+        };
+        tokio::select! {
+            () = finish => return,
+            () = tokio::time::sleep_until(drain.until.into()) => {
+                worker.shared.abandoned.fetch_add(connections.len() as u64, Ordering::SeqCst);
+                return;
+            }
+            // It may be told to hurry, or to stop.
+            changed = phase.changed() => if changed.is_err() { return },
         }
-    };
-    tokio::select! {
-        () = finish => {}
-        () = tokio::time::sleep_until(until.into()) => {
-            worker.shared.abandoned.fetch_add(connections.len() as u64, Ordering::SeqCst);
-        }
-        _ = phase.wait_for(|phase| *phase == Phase::Stop) => {}
     }
 }

@@ -209,7 +209,7 @@ pub struct ClusterSeen {
     pub labels: BTreeMap<String, String>,
 }
 
-/// One gateway as seen.
+/// One gateway as seen: the process that accepts connections.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GatewaySeen {
     /// Whether it is there.
@@ -218,6 +218,8 @@ pub struct GatewaySeen {
     pub acknowledged: Order,
     /// Its requests in flight by instance; absent is none.
     pub in_flight: BTreeMap<InstanceId, u64>,
+    /// Processes of the same name that it takes over from, and that finish what they began.
+    pub beside: Vec<GatewaySeen>,
 }
 
 /// Deadlines and limits.

@@ -1,14 +1,16 @@
 //! Ordered stopping: an instance is told to stop only when every live gateway has let go of it.
 
+use std::collections::BTreeSet;
+
 use berth_model::id::{GatewayName, InstanceId};
 use berth_model::instance::{Phase, Stage};
 use berth_model::time::Monotonic;
 
 use crate::view::View;
-use crate::{Action, InstanceSeen, WaitReason};
+use crate::{Action, GatewaySeen, InstanceSeen, WaitReason};
 
 pub(crate) fn plan(view: &mut View<'_>) {
-    let silent = silent_gateways(view);
+    let silent = silent_processes(view);
     let observed = view.observed;
     let leaving = view.state.leaving.iter();
     let leaving: Vec<(&InstanceId, &InstanceSeen)> = leaving
@@ -26,24 +28,42 @@ pub(crate) fn plan(view: &mut View<'_>) {
     }
 }
 
-/// Gateways whose lease is over: nothing waits for them any more.
-fn silent_gateways(view: &mut View<'_>) -> Vec<GatewayName> {
+/// The processes of a gateway by their place: the one that accepts connections, and those beside it.
+fn processes(gateway: &GatewaySeen) -> impl Iterator<Item = &GatewaySeen> {
+    std::iter::once(gateway).chain(&gateway.beside)
+}
+
+/// Gateways' processes whose lease is over: nothing waits for them any more. A gateway that has no other
+/// process is forgotten.
+fn silent_processes(view: &mut View<'_>) -> BTreeSet<(GatewayName, usize)> {
     let lease = view.observed.settings.gateway_lease;
-    let mut silent = Vec::new();
+    let mut silent = BTreeSet::new();
     for (name, gateway) in &view.observed.gateways {
-        if let Some(since) = view.silent_since(gateway.session)
-            && view.is_over(since, lease)
-        {
+        let mut all = true;
+        for (place, process) in processes(gateway).enumerate() {
+            if let Some(since) = view.silent_since(process.session)
+                && view.is_over(since, lease)
+            {
+                silent.insert((name.clone(), place));
+            } else {
+                all = false;
+            }
+        }
+        if all {
             view.act(Action::ForgetGateway {
                 gateway: name.clone(),
             });
-            silent.push(name.clone());
         }
     }
     silent
 }
 
-fn drain(view: &mut View<'_>, id: &InstanceId, seen: &InstanceSeen, silent: &[GatewayName]) {
+fn drain(
+    view: &mut View<'_>,
+    id: &InstanceId,
+    seen: &InstanceSeen,
+    silent: &BTreeSet<(GatewayName, usize)>,
+) {
     let holder = holder(view, id, seen, silent);
     let since = seen
         .draining_since
@@ -77,16 +97,21 @@ fn holder(
     view: &View<'_>,
     id: &InstanceId,
     seen: &InstanceSeen,
-    silent: &[GatewayName],
+    silent: &BTreeSet<(GatewayName, usize)>,
 ) -> Option<String> {
-    for (name, gateway) in &view.observed.gateways {
-        if silent.contains(name) {
+    let all = view.observed.gateways.iter();
+    let all = all.flat_map(|(name, gateway)| {
+        let numbered = processes(gateway).enumerate();
+        numbered.map(move |(place, process)| (name, place, process))
+    });
+    for (name, place, process) in all {
+        if silent.contains(&(name.clone(), place)) {
             continue;
         }
-        if seen.out_since.is_none_or(|out| gateway.acknowledged < out) {
+        if seen.out_since.is_none_or(|out| process.acknowledged < out) {
             return Some(format!("gateway {name} to take the new route table"));
         }
-        if let Some(requests) = gateway.in_flight.get(id).filter(|n| **n > 0) {
+        if let Some(requests) = process.in_flight.get(id).filter(|n| **n > 0) {
             return Some(format!("{requests} requests in flight at gateway {name}"));
         }
     }

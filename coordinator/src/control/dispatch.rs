@@ -191,11 +191,11 @@ impl Actor {
 
     fn dispatch_gateway(&mut self, command: Command) -> Result<(), ControlError> {
         match command {
-            Command::GatewayOpened(name, url, reply) => {
+            Command::GatewayOpened(opened, reply) => {
                 let tables = self.tables.clone();
                 self.change(
                     reply,
-                    |w| gateways::open(w, &name, &url),
+                    |w| gateways::open(w, &opened),
                     move |_, (connection, over)| {
                         Ok(Following {
                             connection,
@@ -222,6 +222,11 @@ impl Actor {
             }
             Command::GatewayClosed(connection) => {
                 gateways::close(&mut self.world, connection);
+                self.stale = true;
+                Ok(())
+            }
+            Command::GatewayLeft(connection) => {
+                gateways::leave(&mut self.world, connection);
                 self.stale = true;
                 Ok(())
             }
@@ -319,6 +324,7 @@ impl Actor {
             | Command::RevokeGateway(..)
             | Command::RemoveGateway(..)
             | Command::GatewayReported(..)
+            | Command::GatewayLeft(..)
             | Command::GatewayClosed(..)
             | Command::Models(..)
             | Command::Model(..)

@@ -132,7 +132,7 @@ pub enum Command {
     /// An agent's session is over.
     AgentClosed(ConnectionId),
     /// A gateway begins to follow.
-    GatewayOpened(GatewayName, String, Reply<Following>),
+    GatewayOpened(Box<GatewayOpened>, Reply<Following>),
     /// A gateway shows the key that it will show to relays (SHA-256 hex of SubjectPublicKeyInfo); answered when it
     /// is on disk.
     GatewayKey(ConnectionId, String, Reply<()>),
@@ -144,6 +144,8 @@ pub enum Command {
     GatewayReported(ConnectionId, GatewayReport),
     /// A gateway's stream is over.
     GatewayClosed(ConnectionId),
+    /// A gateway process ends, with no request under way.
+    GatewayLeft(ConnectionId),
     /// How large is this blob? Only archives of registered models and inputs of jobs. For FetchBlob.
     BlobWanted(BlobDigest, Reply<u64>),
 }
@@ -267,6 +269,21 @@ pub struct AgentOpened {
     pub instances: Vec<InstanceStatus>,
     /// What control sends it; bounded: a full one ends the session.
     pub outbox: mpsc::Sender<ToAgent>,
+}
+
+/// A gateway process that begins to follow.
+#[derive(Debug, Clone)]
+pub struct GatewayOpened {
+    /// The gateway's name.
+    pub name: GatewayName,
+    /// Where clients reach it.
+    pub url: String,
+    /// The process' random id; empty from gateways that have none.
+    pub incarnation: String,
+    /// Processes of this name that may still serve.
+    pub beside: Vec<String>,
+    /// Whether it accepts no connections any more.
+    pub draining: bool,
 }
 
 /// What control sends to an agent.

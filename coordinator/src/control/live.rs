@@ -94,14 +94,36 @@ pub(crate) struct Sent {
     pub(crate) content: Vec<(InstanceId, Intent)>,
 }
 
-/// One gateway process.
+/// A gateway: its processes, the newest last. There is more than one while one hands over to the next.
 #[derive(Default)]
 pub(crate) struct LiveGateway {
+    pub(crate) processes: Vec<GatewayProcess>,
+}
+
+impl LiveGateway {
+    /// Whether this is the stream of one of its processes.
+    pub(crate) fn holds(&self, connection: ConnectionId) -> bool {
+        let mut processes = self.processes.iter();
+        processes.any(|p| p.connection == Some(connection))
+    }
+}
+
+/// One gateway process.
+#[derive(Default)]
+pub(crate) struct GatewayProcess {
+    pub(crate) incarnation: String,
     pub(crate) connection: Option<ConnectionId>,
     pub(crate) last_heard: Option<Monotonic>,
     pub(crate) report: GatewayReport,
     /// Cancelled when it is sent away.
     pub(crate) over: CancellationToken,
+}
+
+impl GatewayProcess {
+    /// Whether it is there.
+    pub(crate) fn session(&self, lease: Span, now: Monotonic) -> Session {
+        session(self.connection.is_some(), self.last_heard, lease, now)
+    }
 }
 
 impl Live {
@@ -123,29 +145,18 @@ impl Live {
         self.touched.extend(agent.node().cloned());
     }
 
-    /// Which gateway's stream this is; none if it is over or was replaced.
-    pub(crate) fn gateway_of(&mut self, connection: ConnectionId) -> Option<&mut LiveGateway> {
+    /// Which gateway process' stream this is; none if it is over or was replaced.
+    pub(crate) fn gateway_of(&mut self, connection: ConnectionId) -> Option<&mut GatewayProcess> {
         self.gateways
             .values_mut()
-            .find(|g| g.connection == Some(connection))
+            .flat_map(|gateway| &mut gateway.processes)
+            .find(|process| process.connection == Some(connection))
     }
 
     /// Whether an agent is there.
     pub(crate) fn agent_session(&self, name: &AgentName, lease: Span, now: Monotonic) -> Session {
         self.agents.get(name).map_or(Session::NotYet, |agent| {
             session(agent.session.is_some(), agent.last_heard, lease, now)
-        })
-    }
-
-    /// Whether a gateway is there.
-    pub(crate) fn gateway_session(
-        &self,
-        name: &GatewayName,
-        lease: Span,
-        now: Monotonic,
-    ) -> Session {
-        self.gateways.get(name).map_or(Session::NotYet, |gateway| {
-            session(gateway.connection.is_some(), gateway.last_heard, lease, now)
         })
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::live::LiveGateway;
 use super::views;
 use super::world::World;
 
@@ -93,7 +94,8 @@ impl Metrics {
             *instances.entry(key).or_default() += 1;
         }
         let connected = world.live.gateways.values();
-        let connected = connected.filter(|g| g.connection.is_some()).count();
+        let there = |g: &&LiveGateway| g.processes.iter().any(|p| p.connection.is_some());
+        let connected = connected.filter(there).count();
         let fleet = Fleet {
             instances,
             nodes: views::node::by_state(world),

@@ -13,7 +13,7 @@ use berth_plan::{ClusterSeen, GatewaySeen, InstanceSeen, Needs, NodeSeen};
 use super::agent::AgentName;
 use super::clusters::Cluster;
 use super::commands::{drains, pools, tasks};
-use super::live::LiveAgent;
+use super::live::{GatewayProcess, LiveAgent};
 use super::world::World;
 
 /// How long after an agent took over a set it may take to report what is in it.
@@ -169,18 +169,31 @@ fn never_was(world: &World, live: &LiveAgent, record: &InstanceRecord) -> bool {
 
 /// A gateway. Of requests in flight only those matter that are for something on its way out.
 pub(crate) fn gateway(world: &World, name: &GatewayName) -> GatewaySeen {
-    let lease = world.settings.gateway_lease;
-    let report = world.live.gateways.get(name).map(|g| &g.report);
+    let processes = world.live.gateways.get(name);
+    let processes = processes.map_or(&[][..], |gateway| &gateway.processes);
     let leaving = |(id, _): &&(InstanceId, u64)| {
         let record = world.records.instances.get(id);
         record.is_some_and(|r| r.stage != Stage::Running)
     };
+    let seen = |process: &GatewayProcess| GatewaySeen {
+        session: process.session(world.settings.gateway_lease, world.now),
+        acknowledged: process.report.acknowledged,
+        in_flight: process
+            .report
+            .in_flight
+            .iter()
+            .filter(leaving)
+            .cloned()
+            .collect(),
+        beside: Vec::new(),
+    };
+    // One that drains is not the gateway itself: that is still to come.
+    let accepting = processes.iter().rposition(|p| !p.report.draining);
+    let beside = processes.iter().enumerate();
+    let beside = beside.filter(|(place, _)| Some(*place) != accepting);
     GatewaySeen {
-        session: world.live.gateway_session(name, lease, world.now),
-        acknowledged: report.map(|r| r.acknowledged).unwrap_or_default(),
-        in_flight: report
-            .map(|r| r.in_flight.iter().filter(leaving).cloned().collect())
-            .unwrap_or_default(),
+        beside: beside.map(|(_, process)| seen(process)).collect(),
+        ..accepting.map_or_else(GatewaySeen::default, |place| seen(&processes[place]))
     }
 }
 

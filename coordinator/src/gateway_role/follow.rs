@@ -1,7 +1,7 @@
 //! Following control's route table for ever: connecting, reconnecting, reporting.
 
-use std::convert::Infallible;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::Duration;
 
 use berth_gateway::Handle;
@@ -35,14 +35,20 @@ const MAX_TABLE: usize = 256 << 20;
 
 /// Follows the route table.
 pub(super) struct Follower {
+    pub(super) dial: Dial,
+    pub(super) tables: Tables,
+    pub(super) gateway: Handle,
+    pub(super) identity: Identity,
+}
+
+/// Who this is, and how to reach the coordinator.
+pub(super) struct Dial {
     pub(super) name: String,
+    pub(super) incarnation: String,
     pub(super) url: String,
     pub(super) endpoint: String,
     pub(super) ca_file: PathBuf,
     pub(super) token_file: PathBuf,
-    pub(super) tables: Tables,
-    pub(super) gateway: Handle,
-    pub(super) identity: Identity,
 }
 
 /// Why a connection to the coordinator ended.
@@ -70,14 +76,15 @@ enum Ended {
 }
 
 impl Follower {
-    pub(super) async fn run(mut self) -> Infallible {
+    /// Ends only when the process has nothing left to do.
+    pub(super) async fn run(mut self) {
         let mut backoff = Backoff::new();
-        loop {
+        while !self.tables.gone() {
             let mut told = false;
-            let ended = match self.session(&mut told).await {
-                Ok(never) => match never {},
-                Err(ended) => ended,
+            let Err(ended) = self.session(&mut told).await else {
+                return;
             };
+            self.tables.known(false);
             if told {
                 backoff = Backoff::new();
             }
@@ -97,14 +104,32 @@ impl Follower {
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => return,
-                () = self.tables.saved() => {}
+                () = self.tables.news() => if self.tables.gone() { return },
             }
         }
     }
 
-    /// One connection. `told` is set when a table has come.
-    async fn session(&mut self, told: &mut bool) -> Result<Infallible, Ended> {
-        let (outbound, mut inbound) = self.open().await?;
+    /// One connection, until it fails or the process says goodbye. `told` is set when a table has come.
+    async fn session(&mut self, told: &mut bool) -> Result<(), Ended> {
+        let first = GatewayMessage {
+            hello: Some(GatewayHello {
+                name: self.dial.name.clone(),
+                url: self.dial.url.clone(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                incarnation: self.dial.incarnation.clone(),
+                beside: self.tables.beside(),
+            }),
+            report: Some(self.tables.report().into()),
+            csr: self.identity.request()?.into(),
+            goodbye: false,
+        };
+        let mut opening = pin!(self.dial.open(first));
+        let (outbound, mut inbound) = loop {
+            tokio::select! {
+                opened = opening.as_mut() => break opened?,
+                () = self.tables.news() => if self.tables.gone() { return Ok(()) },
+            }
+        };
         let mut ticks = tokio::time::interval(REPORT_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last = None::<GatewayReport>;
@@ -121,10 +146,13 @@ impl Follower {
                     }
                     if !message.table_json.is_empty() {
                         self.tables.take(serde_json::from_slice::<Table>(&message.table_json)?);
+                        self.tables.known(true);
                         *told = true;
                     }
                 }
-                () = self.tables.saved() => {}
+                () = self.tables.news() => if self.tables.gone() {
+                    return self.leave(&outbound, inbound).await;
+                },
                 () = self.gateway.changed() => {}
                 _ = ticks.tick() => {
                     self.tables.save();
@@ -141,6 +169,7 @@ impl Follower {
                     hello: None,
                     report: Some(report.clone().into()),
                     csr: csr.into(),
+                    goodbye: false,
                 };
                 let asked = !message.csr.is_empty();
                 match outbound.try_send(message) {
@@ -171,19 +200,33 @@ impl Follower {
         Instant::now() + wait.min(LATEST)
     }
 
-    async fn open(&self) -> Result<(mpsc::Sender<GatewayMessage>, Streaming<RouteMessage>), Ended> {
+    /// Says that all is over, and waits until that is heard.
+    async fn leave(
+        &self,
+        outbound: &mpsc::Sender<GatewayMessage>,
+        mut inbound: Streaming<RouteMessage>,
+    ) -> Result<(), Ended> {
+        let goodbye = GatewayMessage {
+            hello: None,
+            report: Some(self.tables.report().into()),
+            csr: Default::default(),
+            goodbye: true,
+        };
+        let sent = outbound.send(goodbye).await;
+        sent.map_err(|_| Ended::Closed)?;
+        while inbound.message().await?.is_some() {}
+        Ok(())
+    }
+}
+
+impl Dial {
+    async fn open(
+        &self,
+        first: GatewayMessage,
+    ) -> Result<(mpsc::Sender<GatewayMessage>, Streaming<RouteMessage>), Ended> {
         let token = read(&self.token_file)?;
         let channel = self.connect().await?;
         let (outbound, messages) = mpsc::channel(16);
-        let first = GatewayMessage {
-            hello: Some(GatewayHello {
-                name: self.name.clone(),
-                url: self.url.clone(),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-            }),
-            report: Some(self.tables.report().into()),
-            csr: self.identity.request()?.into(),
-        };
         outbound.try_send(first).map_err(|_| Ended::Closed)?;
         let mut request = Request::new(ReceiverStream::new(messages));
         let bearer = format!("Bearer {}", token.trim());

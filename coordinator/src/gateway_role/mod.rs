@@ -6,16 +6,22 @@
 mod config;
 mod follow;
 mod identity;
+mod serving;
+mod stance;
 mod tables;
 
 use std::convert::Infallible;
+use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
-use berth_gateway::{Gateway, GatewayError, Handle, persist};
+use berth_gateway::{Gateway, GatewayError, Handle, Sockets, persist};
+use berth_handover::{Entrance, HandoverError, Socket, Taking};
 use tokio_util::sync::CancellationToken;
 
 use crate::pki::{PkiError, remove, replace};
+use serving::{Process, Serving};
+use stance::Stance;
 
 pub use config::Config;
 
@@ -24,6 +30,17 @@ pub const ENDPOINT_FILE: &str = "gateway-endpoint";
 /// File with the address of the gateway's own figures, in the data folder.
 pub const ADMIN_ENDPOINT_FILE: &str = "gateway-admin-endpoint";
 const TABLE_FILE: &str = "routes.json";
+/// Where a process that takes over meets the one that serves, in the data folder.
+const HANDOVER_FILE: &str = "handover.sock";
+/// This program, for people.
+const PROGRAM: &str = concat!("berth-gateway ", env!("CARGO_PKG_VERSION"));
+/// Names of the sockets that are handed over.
+const CLIENTS: &str = "clients";
+const ADMIN: &str = "admin";
+/// Longest time to find out whether another process serves.
+const ENTER: Duration = Duration::from_secs(30);
+/// Longest time for a new process to serve.
+const RELOAD: Duration = Duration::from_secs(75);
 
 /// Why the gateway's process does not run.
 #[derive(Debug, thiserror::Error)]
@@ -48,9 +65,27 @@ pub enum GatewayRoleError {
     /// The configuration lacks something.
     #[error("{0}")]
     Config(String),
+    /// A socket cannot be duplicated.
+    #[error("cannot offer the listening sockets to a later process")]
+    Sockets(#[source] std::io::Error),
+    /// The process that serves from the same data folder does not hand over.
+    #[error("cannot take over from the gateway that runs")]
+    Handover(#[from] HandoverError),
+    /// What is here is older than what the process that serves has.
+    #[error(
+        "the gateway that runs has route table {theirs}, and this process only has {mine}: the \
+         coordinator is out of reach and the newer one is not on disk; the old one serves on"
+    )]
+    OlderTable {
+        /// The table in force there.
+        theirs: berth_model::route::Order,
+        /// The table in force here.
+        mine: berth_model::route::Order,
+    },
 }
 
-/// Serves until `shutdown`, then drains.
+/// Takes over from the gateway that serves from the same data folder, if one does; serves until
+/// `shutdown`, or until another one takes over; then drains.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), GatewayRoleError> {
     let Some(name) = config.name.clone() else {
         let message = "name is required: the host's own name will not do".to_owned();
@@ -60,54 +95,85 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Gate
         path: config.data_dir.clone(),
         source,
     })?;
-    // Whoever waits for them must not find those of the last run.
-    for name in [ENDPOINT_FILE, ADMIN_ENDPOINT_FILE] {
-        remove(&config.data_dir.join(name))?;
-    }
-    let table_path = config.data_dir.join(TABLE_FILE);
-    let last = persist::load(&table_path)?;
-    let gateway = Gateway::bind(config.gateway.clone())?;
-    let handle = gateway.handle();
-    // Before the table, which may lead through relays.
-    let identity = identity::Identity::open(&config.data_dir, &handle)?;
-    let saved = last.as_ref().map(|table| table.version);
-    if let Some(table) = last {
-        tracing::info!(version = %table.version, services = table.services.len(),
-            "serving by the route table on disk until the coordinator sends one");
-        if let Err(error) = handle.publish(table) {
-            tracing::error!(%error, "the route table on disk cannot be used");
+    let me = Process {
+        incarnation: format!("{:016x}", rand::random::<u64>()),
+        ..Process::default()
+    };
+    let place = config.data_dir.join(HANDOVER_FILE);
+    let entering = berth_handover::enter(&place, PROGRAM, &me, ENTER);
+    let entrance = tokio::select! {
+        entrance = entering => entrance?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    match entrance {
+        Entrance::First(claim) => {
+            // Whoever waits for them must not find those of the last run.
+            for name in [ENDPOINT_FILE, ADMIN_ENDPOINT_FILE] {
+                remove(&config.data_dir.join(name))?;
+            }
+            let sockets = Sockets::bind(&config.gateway, Vec::new(), None)?;
+            let offered = offered(&config, &sockets)?;
+            let serving = Serving::begin(config, &name, me, Stance::Serving, sockets)?;
+            serving.gateway.open();
+            serving.serve(claim, offered, &shutdown).await
+        }
+        Entrance::Takeover(mut taking) => {
+            tracing::info!(
+                from = taking.owner(),
+                program = taking.program(),
+                "taking over"
+            );
+            let before: Process = taking.state();
+            let me = Process {
+                beside: [before.beside, vec![before.incarnation]].concat(),
+                ..me
+            };
+            let sockets = taken(&config, &mut taking)?;
+            let offered = offered(&config, &sockets)?;
+            let serving = Serving::begin(config, &name, me, Stance::Preparing, sockets)?;
+            let claim = tokio::select! {
+                claim = serving.take_over(taking, before.table) => claim?,
+                () = shutdown.cancelled() => return Ok(()),
+            };
+            serving.serve(claim, offered, &shutdown).await
         }
     }
-    announce(&config.data_dir, &gateway)?;
-    let url = config
-        .url
-        .clone()
-        .unwrap_or_else(|| default_url(&config, &gateway));
-    tracing::info!(%url, admin = %gateway.admin_addr(), "the gateway serves");
-    let listens = format!("serves at {url}");
-    let follower = follow::Follower {
-        name: name.to_string(),
-        url,
-        endpoint: config.endpoint.clone(),
-        ca_file: config.ca_file.clone(),
-        token_file: config.token_file.clone(),
-        identity,
-        tables: tables::Tables::new(handle.clone(), table_path, saved),
-        gateway: handle.clone(),
+}
+
+/// The sockets of the gateway that serves, as far as the configuration wants the same addresses.
+fn taken(config: &Config, taking: &mut Taking) -> Result<Sockets, GatewayError> {
+    let mut named = |name, address: std::net::SocketAddr| {
+        let sockets = taking.sockets(name, &address.to_string());
+        sockets.into_iter().map(TcpListener::from)
     };
-    let drained = async {
-        shutdown.cancelled().await;
-        tracing::info!("draining");
-        berth_notify::stopping("draining");
-        handle.drain(config.gateway.drain_timeout.0).await
+    let clients = named(CLIENTS, config.gateway.listen).collect();
+    let admin = named(ADMIN, config.gateway.admin_listen).next();
+    Sockets::bind(&config.gateway, clients, admin)
+}
+
+/// What the next process may take over.
+fn offered(config: &Config, sockets: &Sockets) -> Result<Vec<Socket>, GatewayRoleError> {
+    let (clients, admin) = sockets.duplicate().map_err(GatewayRoleError::Sockets)?;
+    let socket = |name: &str, address: std::net::SocketAddr, listener: TcpListener| Socket {
+        name: name.to_owned(),
+        address: address.to_string(),
+        socket: listener.into(),
     };
-    tokio::select! {
-        // Goes on while draining, so that control hears of the last requests' ends.
-        never = follower.run() => match never {},
-        clean = drained => tracing::info!(clean, "the gateway has ended"),
-        never = tell_systemd(&handle, &listens) => match never {},
-    }
-    Ok(())
+    let clients = clients
+        .into_iter()
+        .map(|listener| socket(CLIENTS, config.gateway.listen, listener));
+    let admin = socket(ADMIN, config.gateway.admin_listen, admin);
+    Ok(clients.chain([admin]).collect())
+}
+
+/// Starts the gateway program anew beside the one that runs with this configuration, by `command`, and
+/// returns the new one's process id when it serves.
+pub async fn reload(
+    config: &Config,
+    command: std::process::Command,
+) -> Result<u32, berth_handover::HandoverError> {
+    let place = config.data_dir.join(HANDOVER_FILE);
+    berth_handover::reload(&place, command, RELOAD).await
 }
 
 /// Says that it is ready once it has a table on every thread, and from then on that its threads turn.

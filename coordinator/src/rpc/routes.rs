@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Outbound, Streamed, answers, certify, peer_has_gone, status};
-use crate::control::{Command, ConnectionId, Handle};
+use crate::control::{Command, ConnectionId, GatewayOpened, Handle};
 use crate::edge::{Counted, Edge};
 use crate::pki::Role;
 
@@ -99,9 +99,16 @@ async fn follow(
         .name
         .parse()
         .map_err(|error| Status::invalid_argument(format!("field hello.name: {error}")))?;
+    let opened = GatewayOpened {
+        name: name.clone(),
+        url: hello.url,
+        incarnation: hello.incarnation,
+        beside: hello.beside,
+        draining: first.report.as_ref().is_some_and(|r| r.draining),
+    };
     let following = edge
         .control
-        .ask(|reply| Command::GatewayOpened(name.clone(), hello.url, reply))
+        .ask(|reply| Command::GatewayOpened(Box::new(opened), reply))
         .await
         .map_err(|problem| status(&problem))?;
     let connection = Connection {
@@ -141,6 +148,11 @@ async fn exchange(
                     }
                     if !message.csr.is_empty() {
                         certify(edge, connection, &message.csr, outbound).await?;
+                    }
+                    if message.goodbye {
+                        let left = Command::GatewayLeft(connection.id);
+                        connection.control.tell(left).await;
+                        return Ok(());
                     }
                 }
                 Ok(Ok(None)) => return Ok(()),

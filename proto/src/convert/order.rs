@@ -36,6 +36,7 @@ impl From<GatewayReport> for v1::GatewayReport {
                     requests,
                 })
                 .collect(),
+            draining: report.draining,
         }
     }
 }
@@ -56,6 +57,7 @@ impl TryFrom<v1::GatewayReport> for GatewayReport {
         Ok(Self {
             acknowledged: report.acknowledged.unwrap_or_default().into(),
             in_flight,
+            draining: report.draining,
         })
     }
 }

@@ -10,51 +10,74 @@ use berth_model::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::check_size;
-use crate::control::ConnectionId;
 use crate::control::events::Happened;
-use crate::control::live::LiveGateway;
+use crate::control::live::GatewayProcess;
 use crate::control::views;
 use crate::control::world::World;
+use crate::control::{ConnectionId, GatewayOpened};
 
 const MAX_URL: usize = 2_048;
 /// How long relays still let a gateway in that the coordinator has not heard of.
 const REMEMBERED: Duration = Duration::from_secs(7 * 86_400);
+const MAX_INCARNATION: usize = 64;
+/// Processes of one name that are remembered: more at a time finish their requests only if somebody
+/// starts gateways in a loop.
+const MAX_PROCESSES: usize = 16;
 
-/// A gateway begins to follow. It is kept in the store, so that a restarted coordinator still waits
-/// for it before anything is stopped. Answers with its connection, and with what tells that it is sent away.
-/// Errors: 403 if it was.
+/// A gateway process begins to follow. The gateway is kept in the store, so that a restarted coordinator
+/// still waits for it before anything is stopped. Answers with its connection, and with what tells that it
+/// is sent away. Errors: 403 if it was.
 pub(crate) fn open(
     world: &mut World,
-    name: &GatewayName,
-    url: &str,
+    opened: &GatewayOpened,
 ) -> Result<(ConnectionId, CancellationToken), Problem> {
-    check_size("the gateway's URL", &url, MAX_URL)?;
+    let GatewayOpened { name, url, .. } = opened;
+    check_size("the gateway's URL", url, MAX_URL)?;
+    check_size(
+        "the gateway's incarnation",
+        &opened.incarnation,
+        MAX_INCARNATION,
+    )?;
     let known = world.records.gateways.get(name);
     if known.is_some_and(|g| g.revoked) {
         return Err(revoked(name));
     }
     let record = GatewayRecord {
         name: name.clone(),
-        url: url.to_owned(),
+        url: url.clone(),
         registered: known.map_or(world.wall, |g| g.registered),
         key: known.map(|g| g.key.clone()).unwrap_or_default(),
         revoked: false,
         gone: None,
     };
-    if known != Some(&record) {
+    // One that ends has nothing to say of where clients go from now on.
+    if known.is_none() || (known != Some(&record) && !opened.draining) {
         world.happened(&Happened::GatewayConnected(name, url));
         world.records.gateways.put(name.clone(), record);
     }
     let connection = world.live.connection();
     let over = CancellationToken::new();
-    // What an earlier process of that name had acknowledged says nothing about this one.
-    let gateway = LiveGateway {
+    let live = world.live.gateways.entry(name.clone()).or_default();
+    let processes = &mut live.processes;
+    // What an earlier connection had acknowledged says nothing about this one; and of a process that this
+    // one does not name nobody has to be waited for: it is over. Only one that drains does not know them all.
+    processes.retain(|process| {
+        process.incarnation != opened.incarnation
+            && (opened.draining || opened.beside.contains(&process.incarnation))
+    });
+    if processes.len() >= MAX_PROCESSES {
+        processes.remove(0);
+    }
+    processes.push(GatewayProcess {
+        incarnation: opened.incarnation.clone(),
         connection: Some(connection),
         last_heard: Some(world.now),
-        report: GatewayReport::default(),
+        report: GatewayReport {
+            draining: opened.draining,
+            ..GatewayReport::default()
+        },
         over: over.clone(),
-    };
-    world.live.gateways.insert(name.clone(), gateway);
+    });
     Ok((connection, over))
 }
 
@@ -73,8 +96,9 @@ fn revoked(name: &GatewayName) -> Problem {
 /// over; 403 for the key of one that was sent away, whatever it is called now.
 pub(crate) fn key(world: &mut World, connection: ConnectionId, key: &str) -> Result<(), Problem> {
     let mut gateways = world.live.gateways.iter();
-    let holds = |g: &LiveGateway| g.connection == Some(connection);
-    let name = gateways.find(|(_, g)| holds(g)).map(|(name, _)| name);
+    let name = gateways
+        .find(|(_, g)| g.holds(connection))
+        .map(|(name, _)| name);
     let known = name.and_then(|name| world.records.gateways.get(name));
     let Some(known) = known else {
         return Err(Problem::conflict("the gateway's stream is over"));
@@ -103,7 +127,7 @@ pub(crate) fn revoke(world: &mut World, name: &GatewayName) -> Result<GatewayVie
     }
     // It no longer counts when an instance is to be stopped: no relay lets it in.
     if let Some(live) = world.live.gateways.remove(name) {
-        live.over.cancel();
+        live.processes.iter().for_each(|p| p.over.cancel());
     }
     views::gateway::one(world, name)
 }
@@ -168,108 +192,34 @@ pub(crate) fn prune(world: &mut World) {
 /// Takes a report. Answers whether it may change the plan.
 pub(crate) fn report(world: &mut World, connection: ConnectionId, report: GatewayReport) -> bool {
     let now = world.now;
-    let Some(gateway) = world.live.gateway_of(connection) else {
+    let Some(process) = world.live.gateway_of(connection) else {
         return false;
     };
-    gateway.last_heard = Some(now);
-    let news = gateway.report != report;
-    gateway.report = report;
+    process.last_heard = Some(now);
+    let news = process.report != report;
+    process.report = report;
     news
 }
 
 /// A gateway's stream is over.
 pub(crate) fn close(world: &mut World, connection: ConnectionId) {
-    if let Some(gateway) = world.live.gateway_of(connection) {
-        gateway.connection = None;
+    if let Some(process) = world.live.gateway_of(connection) {
+        process.connection = None;
     }
+}
+
+/// A gateway process has ended in order. The last one of its name is waited for as long as one that is
+/// silent: who comes after it may begin with the table that it left.
+pub(crate) fn leave(world: &mut World, connection: ConnectionId) {
+    for gateway in world.live.gateways.values_mut() {
+        if gateway.processes.len() > 1 {
+            gateway
+                .processes
+                .retain(|p| p.connection != Some(connection));
+        }
+    }
+    close(world, connection);
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::control::callers;
-    use crate::control::testing::{connect, world_with_service};
-    use crate::control::{AgentName, ToAgent};
-
-    #[test]
-    fn who_may_come_is_told_once_and_whenever_it_changes() {
-        let mut w = world_with_service();
-        let mut words = connect(&mut w, "n1");
-        let mut told = |w: &mut World| -> Option<Vec<String>> {
-            assert!(callers::tell(w).is_empty());
-            let word = words.try_recv().ok()?;
-            let ToAgent::Callers(callers) = word else {
-                panic!("another word")
-            };
-            Some(
-                callers
-                    .iter()
-                    .map(|c| format!("{}={}", c.name, c.key))
-                    .collect(),
-            )
-        };
-        assert_eq!(told(&mut w), Some(vec![]));
-        let name: GatewayName = "g1".parse().unwrap();
-        let (connection, over) = open(&mut w, &name, "http://g1").unwrap();
-        assert_eq!(told(&mut w), None);
-        key(&mut w, connection, "aa").unwrap();
-        assert_eq!(told(&mut w), Some(vec!["g1=aa".to_owned()]));
-        key(&mut w, connection, "aa").unwrap();
-        assert_eq!(told(&mut w), None);
-
-        w.settling = true;
-        assert!(!over.is_cancelled());
-        assert!(!revoke(&mut w, &name).unwrap().connected);
-        assert!(over.is_cancelled());
-        assert_eq!(told(&mut w), None, "it looks around after a restore");
-        w.settling = false;
-        assert_eq!(told(&mut w), Some(vec![]));
-        let event = w.records.events.values().next_back().unwrap();
-        assert_eq!(event.kind, "gateway-revoked");
-        assert!(
-            w.live
-                .agents
-                .contains_key(&AgentName::Node("n1".parse().unwrap()))
-        );
-    }
-
-    #[test]
-    fn a_gateway_out_of_reach_is_still_let_in_for_a_week() {
-        let mut w = world_with_service();
-        let name: GatewayName = "g1".parse().unwrap();
-        let (connection, _) = open(&mut w, &name, "http://g1").unwrap();
-        key(&mut w, connection, "aa").unwrap();
-        lose(&mut w, &name);
-        callers::tell(&mut w);
-        assert_eq!(w.live.callers.len(), 1);
-        prune(&mut w);
-        assert!(w.records.gateways.contains_key(&name));
-        w.wall = Timestamp(w.wall.0 + 7 * 86_400_000);
-        prune(&mut w);
-        assert!(!w.records.gateways.contains_key(&name));
-        // One that never asked for a certificate is nobody for relays.
-        open(&mut w, &name, "http://g1").unwrap();
-        lose(&mut w, &name);
-        assert!(!w.records.gateways.contains_key(&name));
-    }
-
-    #[test]
-    fn a_revoked_gateway_comes_back_neither_by_its_name_nor_by_its_key() {
-        let mut w = world_with_service();
-        let name: GatewayName = "g1".parse().unwrap();
-        let (connection, _) = open(&mut w, &name, "http://g1").unwrap();
-        key(&mut w, connection, "aa").unwrap();
-        assert_eq!(remove(&mut w, &name).unwrap_err().status, 409);
-        revoke(&mut w, &name).unwrap();
-        assert_eq!(key(&mut w, connection, "bb").unwrap_err().status, 409);
-        assert_eq!(open(&mut w, &name, "http://g1").unwrap_err().status, 403);
-        let other: GatewayName = "g2".parse().unwrap();
-        let (connection, _) = open(&mut w, &other, "http://g2").unwrap();
-        assert_eq!(key(&mut w, connection, "aa").unwrap_err().status, 403);
-        key(&mut w, connection, "bb").unwrap();
-        remove(&mut w, &name).unwrap();
-        open(&mut w, &name, "http://g1").unwrap();
-        let nobody: GatewayName = "g9".parse().unwrap();
-        assert_eq!(revoke(&mut w, &nobody).unwrap_err().status, 404);
-    }
-}
+mod tests;

@@ -12,7 +12,7 @@ use berth_model::route::{Order, Table};
 use tokio::sync::watch;
 
 use super::agent::Machine;
-use crate::control::{Command, Handle};
+use crate::control::{Command, GatewayOpened, Handle};
 
 #[derive(Default)]
 pub(crate) struct Traffic {
@@ -56,8 +56,14 @@ impl SimGateway {
     }
 
     async fn follow(&self, handle: &Handle) {
-        let opened = handle
-            .ask(|reply| Command::GatewayOpened(self.name.clone(), "http://gateway".into(), reply));
+        let opened = GatewayOpened {
+            name: self.name.clone(),
+            url: "http://gateway".into(),
+            incarnation: String::new(),
+            beside: Vec::new(),
+            draining: false,
+        };
+        let opened = handle.ask(|reply| Command::GatewayOpened(Box::new(opened), reply));
         let Ok(following) = opened.await else {
             return;
         };
@@ -80,6 +86,7 @@ impl SimGateway {
                 GatewayReport {
                     acknowledged: traffic.table.version,
                     in_flight: traffic.in_flight.clone(),
+                    draining: false,
                 }
             };
             handle

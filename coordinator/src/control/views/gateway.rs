@@ -23,14 +23,19 @@ pub(crate) fn one(world: &World, name: &GatewayName) -> Result<GatewayView, Prob
 
 fn view(world: &World, record: &GatewayRecord) -> GatewayView {
     let lease = world.settings.gateway_lease;
-    let session = world.live.gateway_session(&record.name, lease, world.now);
-    let connected = session == Session::Connected;
-    let report = world.live.gateways.get(&record.name).map(|g| &g.report);
+    let processes = world.live.gateways.get(&record.name);
+    let processes = processes.map_or(&[][..], |gateway| &gateway.processes);
+    // Also one that drains: it still has clients.
+    let mut there = processes
+        .iter()
+        .filter(|p| p.session(lease, world.now) == Session::Connected)
+        .peekable();
+    let connected = there.peek().is_some();
     GatewayView {
         name: record.name.clone(),
         url: record.url.clone(),
         connected,
         revoked: record.revoked,
-        current: connected && report.is_some_and(|r| r.acknowledged >= world.table.version),
+        current: connected && there.all(|p| p.report.acknowledged >= world.table.version),
     }
 }
