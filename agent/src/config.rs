@@ -45,8 +45,12 @@ pub struct Config {
     pub driver: Option<PathBuf>,
     /// `max_output`: the largest output of a job's task.
     pub max_output: Bytes,
-    /// `unused_packages`: how many unpacked packages are kept that no instance uses.
-    pub unused_packages: usize,
+    /// `package_budget`: most bytes of all unpacked packages, unless instances use more.
+    pub package_budget: Bytes,
+    /// `download_limit`: most bytes a second that packages and inputs come with; none: as fast as they can.
+    pub download_limit: Option<Bytes>,
+    /// `disk_low`: free bytes below which room is made and the condition `disk-low` told; none: a tenth of the disk.
+    pub disk_low: Option<Bytes>,
     /// `[docker]`: the Docker runtime.
     pub docker: DockerConfig,
     /// `[isolation]`: how instances that are plain processes are kept apart.
@@ -69,7 +73,9 @@ impl Default for Config {
             model_server: None,
             driver: None,
             max_output: Bytes(10 << 30),
-            unused_packages: 3,
+            package_budget: Bytes(20 << 30),
+            download_limit: None,
+            disk_low: None,
             docker: DockerConfig::default(),
             isolation: IsolationConfig::default(),
         }
@@ -79,7 +85,7 @@ impl Default for Config {
 /// Where the configuration is if nothing else is said.
 pub const DEFAULT_FILE: &str = "/etc/berth/agent.toml";
 
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 18] = [
     "endpoint",
     "data_dir",
     "shim",
@@ -93,7 +99,9 @@ const KEYS: [&str; 16] = [
     "tensorflow_model_server",
     "driver",
     "max_output",
-    "unused_packages",
+    "package_budget",
+    "download_limit",
+    "disk_low",
     "docker",
     "isolation",
 ];
@@ -146,16 +154,28 @@ impl Config {
             model_server: reader.text("tensorflow_model_server").map(PathBuf::from),
             driver: reader.text("driver").map(PathBuf::from),
             max_output: reader.parsed("max_output").unwrap_or(default.max_output),
-            unused_packages: reader
-                .take("unused_packages", "a number", |value| {
-                    value.as_integer()?.try_into().ok()
-                })
-                .unwrap_or(default.unused_packages),
+            package_budget: reader
+                .parsed("package_budget")
+                .unwrap_or(default.package_budget),
+            download_limit: reader.parsed("download_limit"),
+            disk_low: reader.parsed("disk_low"),
             docker: DockerConfig::read(&mut reader),
             isolation: IsolationConfig::read(&mut reader),
         };
         if config.log_budget.0 < 256 << 10 {
             reader.error("log_budget", "must be at least 256KiB");
+        }
+        if config
+            .download_limit
+            .is_some_and(|limit| limit.0 < 16 << 10)
+        {
+            reader.error("download_limit", "must be at least 16KiB (a second)");
+        }
+        if reader.table.remove("unused_packages").is_some() {
+            reader.error(
+                "unused_packages",
+                "is not counted any more: set package_budget, a size",
+            );
         }
         for key in reader.table.keys() {
             let known = KEYS.join(", ");

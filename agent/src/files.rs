@@ -28,6 +28,13 @@ impl FileError {
     }
 }
 
+impl FileError {
+    /// Whether there is no room on the disk.
+    pub(crate) fn is_full(&self) -> bool {
+        crate::disk::is_full(&self.source)
+    }
+}
+
 /// Replaces a file durably: temporary file, fsync, rename, fsync of the folder. `mode` holds from the
 /// file's first moment. One writer at a time.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
@@ -47,10 +54,16 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
         .mode(mode)
         .open(&temporary)
         .map_err(FileError::of("make", &temporary))?;
-    file.write_all(bytes)
-        .map_err(FileError::of("write", &temporary))?;
-    file.sync_all().map_err(FileError::of("sync", &temporary))?;
+    let written = file
+        .write_all(bytes)
+        .map_err(FileError::of("write", &temporary))
+        .and_then(|()| file.sync_all().map_err(FileError::of("sync", &temporary)));
     drop(file);
+    if let Err(error) = written {
+        // What was written of it would take room where there may be none.
+        let _ = std::fs::remove_file(&temporary);
+        return Err(error);
+    }
     std::fs::rename(&temporary, path).map_err(FileError::of("replace", path))?;
     sync_parent(path)
 }

@@ -5,7 +5,7 @@
 //! another content: there, two coordinators would be at work.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use berth_model::id::InstanceId;
 use berth_model::instance::{InstanceSpec, Reason};
@@ -15,6 +15,7 @@ use berth_model::time::Monotonic;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::disk::RESERVE;
 use crate::files::{FileError, read_optional, replace};
 
 const VERSION: u32 = 1;
@@ -253,12 +254,28 @@ impl Ledger {
         let bytes = serde_json::to_vec(&document)
             .map_err(|error| FileError::of("write", &path)(std::io::Error::other(error)))?;
         // Off the only thread: a slow disk must not hold up health checks and answers to pings.
-        tokio::task::spawn_blocking(move || replace(&path, &bytes, 0o600))
+        tokio::task::spawn_blocking(move || write(&path, &bytes))
             .await
             .map_err(|error| FileError::of("write", &self.path)(std::io::Error::other(error)))??;
         self.document = document;
         self.unwritten = false;
         Ok(())
+    }
+}
+
+/// What is to be stopped or deleted must not need room itself: for that there is a reserve, which is given up if it is
+/// needed, and made anew when there is room again.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    match replace(path, bytes, 0o600) {
+        Err(error) if error.is_full() => {
+            let reserve = path.with_file_name(RESERVE);
+            if std::fs::remove_file(&reserve).is_err() {
+                return Err(error);
+            }
+            tracing::warn!("no room for the ledger: the reserve is given up");
+            replace(path, bytes, 0o600)
+        }
+        other => other,
     }
 }
 

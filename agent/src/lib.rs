@@ -17,6 +17,7 @@ pub mod files;
 pub mod health;
 pub mod identity;
 pub mod ledger;
+mod limit;
 pub mod logs;
 pub mod modules;
 pub mod packages;

@@ -1,5 +1,6 @@
 //! Packages on this node: fetched once for all instances, unpacked, kept as long as they are used.
 
+mod cache;
 mod fetch;
 mod venv;
 
@@ -7,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use berth_model::digest::{BlobDigest, PackageDigest};
 use berth_model::instance::Reason;
@@ -16,7 +17,12 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::transport::Channel;
 
 use crate::data::DataDir;
+use crate::disk::{self, Disk};
+use crate::limit::Limit;
 use crate::reconcile::Event;
+use crate::rpc::machine::Machine;
+
+pub(crate) use cache::Cache;
 
 /// Packages that are fetched and unpacked at a time: each takes a disk's and a core's full attention.
 const AT_A_TIME: usize = 2;
@@ -63,18 +69,33 @@ pub struct Packages {
     running: BTreeSet<PackageDigest>,
     failures: BTreeMap<PackageDigest, u32>,
     turns: Arc<Semaphore>,
+    cache: Arc<Cache>,
+    room: Arc<Disk>,
+    limit: Option<Arc<Limit>>,
+}
+
+/// What packages share with others.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    /// The connection to the coordinator, while there is one.
+    pub(crate) channel: watch::Receiver<Option<Channel>>,
+    /// Where news go.
+    pub(crate) events: mpsc::Sender<Event>,
+    /// The disk that they are on.
+    pub(crate) room: Arc<Disk>,
+    /// What heartbeats tell of them.
+    pub(crate) machine: Arc<Machine>,
+    /// How fast they may come.
+    pub(crate) limit: Option<Arc<Limit>>,
+    /// Most bytes of all packages, unless instances use more.
+    pub(crate) budget: u64,
 }
 
 impl Packages {
     /// In an agent's data folder. Leftovers of interrupted unpacking are deleted, and begun archives that are
-    /// not in `wanted`.
-    pub fn open(
-        data: &DataDir,
-        wanted: &BTreeSet<BlobDigest>,
-        channel: watch::Receiver<Option<Channel>>,
-        events: mpsc::Sender<Event>,
-    ) -> Self {
-        let store = data.packages();
+    /// not in `wanted`. Whoever opens them measures the cache then, off the event loop.
+    pub(crate) fn open(data: &DataDir, wanted: &BTreeSet<BlobDigest>, shared: Shared) -> Self {
+        let (store, venvs) = (data.packages(), data.venvs());
         if let Err(error) = berth_package::sweep(&store) {
             tracing::warn!(
                 error = crate::chain(&error),
@@ -82,17 +103,26 @@ impl Packages {
             );
         }
         sweep_archives(&data.blobs(), wanted);
-        venv::sweep(&data.venvs(), &store);
+        venv::sweep(&venvs, &store);
+        let cache = Cache::new(store.clone(), venvs.clone(), shared.budget, shared.machine);
         Self {
             store,
             blobs: data.blobs(),
-            venvs: data.venvs(),
-            channel,
-            events,
+            venvs,
+            channel: shared.channel,
+            events: shared.events,
             running: BTreeSet::new(),
             failures: BTreeMap::new(),
             turns: Arc::new(Semaphore::new(AT_A_TIME)),
+            cache: Arc::new(cache),
+            room: shared.room,
+            limit: shared.limit,
         }
+    }
+
+    /// What is kept, for whoever makes room.
+    pub(crate) fn cache(&self) -> Arc<Cache> {
+        self.cache.clone()
     }
 
     /// The folder of a package that is there.
@@ -113,6 +143,7 @@ impl Packages {
 
     /// Begins to fetch and unpack, unless that is under way; news come as events.
     pub fn prepare(&mut self, wanted: Wanted) {
+        self.cache.pin(wanted.digest);
         if !self.running.insert(wanted.digest) {
             return;
         }
@@ -125,6 +156,9 @@ impl Packages {
             channel: self.channel.clone(),
             events: self.events.clone(),
             failures,
+            cache: self.cache.clone(),
+            room: self.room.clone(),
+            limit: self.limit.clone(),
         };
         let turns = self.turns.clone();
         tokio::spawn(async move {
@@ -144,20 +178,24 @@ impl Packages {
         self.running.remove(&digest);
     }
 
-    /// Deletes packages that are not in `used`, but for the newest `keep`. In the background.
-    pub fn collect(&self, used: BTreeSet<PackageDigest>, keep: usize) {
-        let (store, venvs) = (self.store.clone(), self.venvs.clone());
+    /// Whether a package is there, and from now on stays there.
+    pub(crate) fn claim(&self, digest: PackageDigest, venv: bool) -> bool {
+        self.cache.pin(digest);
+        self.is_ready(digest, venv)
+    }
+
+    /// Only packages in `used`, and those under way, have to stay. The others stay within the budget. Begun archives that
+    /// are not in `wanted` go. In the background.
+    pub(crate) fn keep(&self, mut used: BTreeSet<PackageDigest>, wanted: BTreeSet<BlobDigest>) {
+        used.extend(&self.running);
+        self.cache.pin_only(used);
+        let (cache, blobs) = (self.cache.clone(), self.blobs.clone());
+        let idle = self.running.is_empty();
         tokio::task::spawn_blocking(move || {
-            let unused = unused(&store, &used, keep);
-            venv::collect(&venvs, &unused.iter().copied().collect());
-            for digest in unused {
-                match berth_package::remove(&store, digest) {
-                    Ok(_) => tracing::info!(%digest, "deleted a package that is not used"),
-                    Err(error) => {
-                        tracing::warn!(%digest, error = crate::chain(&error), "cannot delete a package");
-                    }
-                }
+            if idle {
+                sweep_archives(&blobs, &wanted);
             }
+            cache.shrink(0);
         });
     }
 }
@@ -174,26 +212,6 @@ fn sweep_archives(blobs: &Path, wanted: &BTreeSet<BlobDigest>) {
     }
 }
 
-/// The packages to delete: unused, and older than the newest `keep` of those.
-fn unused(store: &Path, used: &BTreeSet<PackageDigest>, keep: usize) -> Vec<PackageDigest> {
-    let Ok(entries) = std::fs::read_dir(store) else {
-        return Vec::new();
-    };
-    let mut found: Vec<(SystemTime, PackageDigest)> = entries
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            let digest = format!("sha256:{}", entry.file_name().to_str()?)
-                .parse()
-                .ok()?;
-            let made = entry.metadata().ok()?.modified().ok()?;
-            (!used.contains(&digest)).then_some((made, digest))
-        })
-        .collect();
-    found.sort();
-    found.truncate(found.len().saturating_sub(keep));
-    found.into_iter().map(|(_, digest)| digest).collect()
-}
-
 /// One attempt to get one package.
 struct Job {
     wanted: Wanted,
@@ -203,11 +221,26 @@ struct Job {
     channel: watch::Receiver<Option<Channel>>,
     events: mpsc::Sender<Event>,
     failures: u32,
+    cache: Arc<Cache>,
+    room: Arc<Disk>,
+    limit: Option<Arc<Limit>>,
 }
+
+/// How often something is tried again at once, because room could be made for it.
+const ROUNDS: u32 = 8;
 
 impl Job {
     async fn run(mut self) {
-        let news = match self.attempt().await {
+        let mut result = self.attempt().await;
+        for _ in 1..ROUNDS {
+            match &result {
+                Err(problem) if problem.full && self.made_more_room().await => {
+                    result = self.attempt().await;
+                }
+                _ => break,
+            }
+        }
+        let news = match result {
             Ok(()) => PackageNews::Ready,
             Err(problem) => {
                 tracing::warn!(digest = %self.wanted.digest, problem = problem.text, "cannot prepare a package");
@@ -229,24 +262,83 @@ impl Job {
         };
         let package = self.store.join(digest.hex());
         if !package.is_dir() {
-            fetch::fetch(&self.wanted, &self.archive, &mut self.channel, &trouble).await?;
+            self.make_room().await?;
+            let limit = self.limit.as_deref();
+            fetch::fetch(
+                &self.wanted,
+                &self.archive,
+                &mut self.channel,
+                limit,
+                &trouble,
+            )
+            .await?;
             let (archive, store) = (self.archive.clone(), self.store.clone());
+            let blob = self.wanted.blob;
             let unpacked =
-                tokio::task::spawn_blocking(move || unpack(&archive, digest, &store)).await;
+                tokio::task::spawn_blocking(move || unpack(&archive, blob, digest, &store)).await;
             unpacked.map_err(|error| Problem::here(format!("unpacking broke off: {error}")))??;
+            self.added().await;
         }
         if self.wanted.venv && venv::find(&self.venvs, digest).is_none() {
             trouble("its Python environment is being made from requirements.txt".to_owned()).await;
             venv::make(&self.venvs, digest, &package).await?;
+            self.added().await;
         }
         Ok(())
     }
+
+    /// Deletes what is not used if there is no room for the archive and what is in it, which is at least as large. Errors:
+    /// there is none; then nothing is begun, so that what runs keeps the room that it has.
+    async fn make_room(&self) -> Result<(), Problem> {
+        let (room, cache) = (self.room.clone(), self.cache.clone());
+        let (archive, bytes) = (self.archive.clone(), self.wanted.bytes);
+        let short = tokio::task::spawn_blocking(move || {
+            let begun = archive.metadata().map_or(0, |found| found.len());
+            let needed = (2 * bytes).saturating_sub(begun);
+            let short = room.missing(needed);
+            if short > 0 && cache.shrink(short) > 0 {
+                room.missing(needed)
+            } else {
+                short
+            }
+        });
+        match short.await.unwrap_or(0) {
+            0 => Ok(()),
+            short => Err(Problem::here(format!(
+                "no room on the disk for a package of {} and its archive: {} more must be free. Now {}",
+                disk::rough(self.wanted.bytes),
+                disk::rough(short),
+                self.room.says(),
+            ))),
+        }
+    }
+
+    /// The disk was full although there had been room. True if something could be deleted.
+    async fn made_more_room(&self) -> bool {
+        self.room.refused(&self.store);
+        let (cache, bytes) = (self.cache.clone(), self.wanted.bytes);
+        let freed = tokio::task::spawn_blocking(move || cache.shrink(bytes.max(1)));
+        freed.await.is_ok_and(|freed| freed > 0)
+    }
+
+    /// Counts what has come.
+    async fn added(&self) {
+        let (cache, digest) = (self.cache.clone(), self.wanted.digest);
+        // It is on the disk whether it is counted or not.
+        let _ = tokio::task::spawn_blocking(move || cache.added(digest)).await;
+    }
 }
 
-fn unpack(archive: &Path, digest: PackageDigest, store: &Path) -> Result<(), Problem> {
-    let open = |error| Problem::here(format!("cannot open {}: {error}", archive.display()));
+fn unpack(
+    archive: &Path,
+    blob: BlobDigest,
+    digest: PackageDigest,
+    store: &Path,
+) -> Result<(), Problem> {
+    let open = |error| Problem::of_disk("open", archive, &error);
     let file = File::open(archive).map_err(open)?;
     let result = berth_package::unpack(file, digest, store, Limits::default());
+    let damaged = result.as_ref().is_err_and(UnpackError::is_permanent) && !is_blob(archive, blob);
     // Of use no more either way: unpacked, or to be fetched anew in case it was damaged here. Unless the
     // disk was the problem: then it is as good as before.
     if !matches!(result, Err(UnpackError::Io { .. })) {
@@ -254,16 +346,29 @@ fn unpack(archive: &Path, digest: PackageDigest, store: &Path) -> Result<(), Pro
     }
     result.map(|_| ()).map_err(|error| {
         let text = crate::chain(&error);
-        if error.is_permanent() {
-            Problem {
+        match &error {
+            UnpackError::Io { source, .. } => Problem {
+                full: disk::is_full(source),
+                ..Problem::here(text)
+            },
+            _ if damaged => Problem::here(format!(
+                "the archive was damaged on its way or on this disk, and is fetched anew: {text}"
+            )),
+            _ => Problem {
                 text: format!("{text}; push the package again and deploy that"),
                 permanent: true,
                 node: false,
-            }
-        } else {
-            Problem::here(text)
+                full: false,
+            },
         }
     })
+}
+
+/// Whether a file is the blob that it should be.
+fn is_blob(path: &Path, blob: BlobDigest) -> bool {
+    let mut hash = blake3::Hasher::new();
+    let read = File::open(path).and_then(|file| hash.update_reader(file).map(|_| ()));
+    read.is_ok() && hash.finalize().as_bytes() == blob.as_bytes()
 }
 
 /// Why a package could not be had.
@@ -274,6 +379,8 @@ struct Problem {
     permanent: bool,
     /// The node is at fault, not the package.
     node: bool,
+    /// There was no room on the disk.
+    full: bool,
 }
 
 impl Problem {
@@ -283,6 +390,22 @@ impl Problem {
             text,
             permanent: false,
             node: true,
+            full: false,
+        }
+    }
+
+    /// The disk refused.
+    fn of_disk(what: &str, path: &Path, error: &std::io::Error) -> Self {
+        let path = path.display();
+        if disk::is_full(error) {
+            Self {
+                full: true,
+                ..Self::here(format!(
+                    "cannot {what} {path}: there is no room on the disk ({error}); make some, then it goes on by itself"
+                ))
+            }
+        } else {
+            Self::here(format!("cannot {what} {path}: {error}"))
         }
     }
 
@@ -309,22 +432,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_unused_packages_are_kept() {
-        let store = tempfile::tempdir().unwrap();
-        let digest = |n: u8| PackageDigest::from_bytes([n; 32]);
-        for n in 1..=4u8 {
-            let path = store.path().join(digest(n).hex());
-            std::fs::create_dir(&path).unwrap();
-            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(n));
-            File::open(&path).unwrap().set_modified(time).unwrap();
-        }
-        std::fs::create_dir(store.path().join(".tmp-x")).unwrap();
-        let used = BTreeSet::from([digest(2)]);
-        assert_eq!(unused(store.path(), &used, 1), [digest(1), digest(3)]);
-        assert_eq!(unused(store.path(), &used, 5), []);
-    }
-
-    #[test]
     fn begun_archives_that_nobody_wants_are_deleted() {
         let blobs = tempfile::tempdir().unwrap();
         let blob = |n: u8| BlobDigest::from_bytes([n; 32]);
@@ -343,6 +450,7 @@ mod tests {
             text: "x".into(),
             permanent,
             node: false,
+            full: false,
         };
         let wait = |permanent, failures| match problem(permanent).news(failures) {
             PackageNews::Failed { retry, .. } => retry.as_secs(),

@@ -27,6 +27,7 @@ use tokio::task::AbortHandle;
 
 use crate::clock;
 use crate::data::DataDir;
+use crate::disk::Disk;
 use crate::ledger::{Ledger, Refused};
 use crate::logs;
 use crate::packages::{PackageNews, Packages};
@@ -159,8 +160,8 @@ pub struct Parts {
     pub ports: PortRange,
     /// Limits of a start's log on disk.
     pub log: LogSpec,
-    /// How many unused packages are kept.
-    pub unused_packages: usize,
+    /// The disk of the data folder.
+    pub(crate) disk: Arc<Disk>,
     /// TensorFlow Serving, if the configuration names it.
     pub model_server: Option<PathBuf>,
     /// This boot.
@@ -208,6 +209,7 @@ impl Reconciler {
         reconciler.adopt_all().await;
         if let Some(order) = reconciler.parts.ledger.order() {
             reconciler.parts.board.accepted(order);
+            reconciler.keep_packages();
         }
         let plan = plan(
             reconciler.parts.ledger.desired(),

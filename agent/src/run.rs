@@ -13,12 +13,14 @@ use crate::availability;
 use crate::clock;
 use crate::config::Config;
 use crate::data::{DataDir, DataError};
+use crate::disk::Disk;
 use crate::facts::{self, GpuWatch};
 use crate::files::FileError;
 use crate::identity::{Identity, IdentityError, Renewer};
 use crate::ledger::Ledger;
+use crate::limit::Limit;
 use crate::logs::Shipper;
-use crate::packages::Packages;
+use crate::packages::{Packages, Shared};
 use crate::reconcile::{Event, Inside, Parts, ProgressSender, Reconciler};
 use crate::rpc::board::Board;
 use crate::rpc::connect::{ConnectError, normalize};
@@ -174,6 +176,53 @@ async fn watch_machine(
     (watching, machine)
 }
 
+/// What comes from the coordinator and lies on the disk.
+struct Stores {
+    packages: Packages,
+    tasks: Tasks,
+    disk: Arc<Disk>,
+}
+
+impl Stores {
+    fn open(
+        config: &Config,
+        data: &DataDir,
+        ledger: &Ledger,
+        machine: &Arc<Machine>,
+        connected: &watch::Receiver<Option<Channel>>,
+        events: &mpsc::Sender<Event>,
+    ) -> Self {
+        let desired = ledger.desired().into_iter().flatten();
+        let archives = desired.map(|(_, spec)| spec.blob).collect();
+        let disk = Arc::new(Disk::new(data.root(), config.disk_low));
+        let limit = config.download_limit.map(|rate| Arc::new(Limit::new(rate)));
+        let shared = Shared {
+            channel: connected.clone(),
+            events: events.clone(),
+            room: disk.clone(),
+            machine: machine.clone(),
+            limit: limit.clone(),
+            budget: config.package_budget.0,
+        };
+        Self {
+            packages: Packages::open(data, &archives, shared),
+            tasks: Tasks::new(
+                data.clone(),
+                config.max_output.0,
+                connected.clone(),
+                events.clone(),
+                limit,
+            ),
+            disk,
+        }
+    }
+
+    /// Looks after the room on the disk, for ever.
+    fn watch(&self, board: Arc<Board>) -> impl Future<Output = ()> + Send + 'static {
+        crate::disk::watch(self.disk.clone(), self.packages.cache(), board)
+    }
+}
+
 /// An agent, its tasks ready to run. Its caller holds the data folder's lock.
 pub(crate) struct Agent {
     reconciler: Reconciler,
@@ -202,15 +251,8 @@ impl Agent {
         };
         check_address(&endpoint, config.address)?;
         let boot_id = role.facts.boot_id.clone();
-        let archives = role
-            .ledger
-            .desired()
-            .into_iter()
-            .flatten()
-            .map(|(_, spec)| spec.blob)
-            .collect();
         role.board.facts(|known| known.clone_from(&role.facts));
-        let (watching, machine) = watch_machine(config, &runtimes, &role, data).await;
+        let (mut watching, machine) = watch_machine(config, &runtimes, &role, data).await;
         let (events, inbox) = mpsc::channel(1024);
         let (channel, connected) = watch::channel(None);
         let (shipper, commands) = mpsc::unbounded_channel();
@@ -219,18 +261,19 @@ impl Agent {
             .map_err(system("watch log folders"))?;
         let exclusive = role.facts.exclusive;
         tracing::info!(node = %identity.name, data = ?data.root(), exclusive, "berth-agent");
+        let stores = Stores::open(config, data, &role.ledger, &machine, &connected, &events);
+        // A Pod's disk is Kubernetes' business.
+        let watch_disk = role
+            .inside
+            .is_none()
+            .then(|| stores.watch(role.board.clone()));
         let parts = Parts {
             settings: role.settings,
             data: data.clone(),
             ledger: role.ledger,
             runtimes: runtimes.clone(),
-            packages: Packages::open(data, &archives, connected.clone(), events.clone()),
-            tasks: Tasks::new(
-                data.clone(),
-                config.max_output.0,
-                connected.clone(),
-                events.clone(),
-            ),
+            packages: stores.packages,
+            tasks: stores.tasks,
             driver: config.driver.clone(),
             shipper,
             progress: role.progress,
@@ -239,12 +282,16 @@ impl Agent {
             events: (events.clone(), inbox),
             ports: config.port_range,
             log: log_spec(config),
-            unused_packages: config.unused_packages,
+            disk: stores.disk,
             model_server: config.model_server.clone(),
             boot_id: boot_id.clone(),
         };
         // Adoption comes first: the hello must tell what runs.
         let reconciler = Reconciler::adopt(parts).await;
+        // Then what is used is known, and the rest may be deleted if there is no room.
+        if let Some(watch_disk) = watch_disk {
+            watching.spawn(watch_disk);
+        }
         let expired = Arc::new(Notify::new());
         let (current, identity) = watch::channel(Arc::new(identity));
         let renewer = Renewer::new(

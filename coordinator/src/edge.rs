@@ -113,6 +113,10 @@ pub struct Figures {
     pub uploaded: AtomicU64,
     /// Bytes of archives that were sent to nodes and clients.
     pub downloaded: AtomicU64,
+    /// Size of the file system of the data folder.
+    pub disk_bytes: AtomicU64,
+    /// What is free there.
+    pub disk_free_bytes: AtomicU64,
     /// Agents' sessions that are open.
     pub sessions: AtomicU64,
     /// Gateways that follow the route table.
@@ -162,6 +166,8 @@ impl Figures {
                 "counter",
                 &self.downloaded,
             ),
+            ("berth_disk_bytes", "gauge", &self.disk_bytes),
+            ("berth_disk_free_bytes", "gauge", &self.disk_free_bytes),
             ("berth_agent_sessions", "gauge", &self.sessions),
             ("berth_gateway_followers", "gauge", &self.followers),
         ];

@@ -6,6 +6,7 @@ pub mod api;
 pub mod clusters;
 pub mod config;
 pub mod control;
+pub mod disk;
 pub mod edge;
 pub mod gateway_role;
 mod input;

@@ -18,7 +18,7 @@ use crate::listen::{Limits, Listener};
 use crate::pki::{
     Authority, Credentials, PkiError, ServerCertificate, remove, replace, server_config,
 };
-use crate::{api, chain, clusters, control, rpc};
+use crate::{api, chain, clusters, control, disk, rpc};
 
 /// File with the address that the API listens on, in the data folder.
 pub const ENDPOINT_FILE: &str = "endpoint";
@@ -116,6 +116,7 @@ impl Coordinator {
         let tls = server_config(&authority, Arc::clone(&certificate))?;
         let (address, serving) = serve(&config, Arc::clone(&edge), tls).await?;
         keep_house(&edge, certificate);
+        tokio::spawn(disk::watch(Arc::clone(&edge), dir.clone()));
         let fleet = hex::encode(&authority.derive("berth: name of the fleet")[..8]);
         clusters::start(&config.clusters, &fleet, &edge);
         replace(

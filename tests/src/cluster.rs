@@ -26,6 +26,8 @@ pub struct Options {
     /// On the network of [`crate::Hosts`], where the nodes are: the coordinator at [`crate::hosts::OTHER`], the gateway at
     /// [`crate::hosts::TEST`].
     pub hosts: bool,
+    /// Coordinator and gateway each on a file system of so many bytes.
+    pub small_disks: Option<u64>,
 }
 
 impl Options {
@@ -45,6 +47,7 @@ impl Options {
             agent: String::new(),
             kubernetes: false,
             hosts: false,
+            small_disks: None,
         }
     }
 }
@@ -59,10 +62,37 @@ pub struct Cluster {
     pub agents: Vec<Daemon>,
     /// Speaks to it.
     pub client: Client,
+    // Before the folder that they are in.
+    _disks: SmallDisks,
     dir: TempDir,
     options: Options,
     ports: PortSlice,
     module: PathBuf,
+}
+
+/// File systems of the test's own, unmounted at the end.
+struct SmallDisks(Vec<PathBuf>);
+
+impl SmallDisks {
+    fn mount(home: &Path, bytes: Option<u64>) -> Result<Self> {
+        let mut disks = Self(Vec::new());
+        for name in bytes.map_or(&[][..], |_| &["coordinator", "gateway"]) {
+            let size = format!("size={},mode=0700", bytes.unwrap_or_default());
+            let mut mount = Command::new("mount");
+            mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]);
+            output_of(mount.arg(home.join(name)))?;
+            disks.0.push(home.join(name));
+        }
+        Ok(disks)
+    }
+}
+
+impl Drop for SmallDisks {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _ = Command::new("umount").arg("-l").arg(path).status();
+        }
+    }
 }
 
 impl Cluster {
@@ -72,7 +102,10 @@ impl Cluster {
         let dir = TempDir::with_prefix("berth-test-")?;
         let ports = PortSlice::take()?;
         let home = dir.path();
-        std::fs::create_dir_all(home.join("coordinator"))?;
+        for name in ["coordinator", "gateway"] {
+            std::fs::create_dir_all(home.join(name))?;
+        }
+        let disks = SmallDisks::mount(home, options.small_disks)?;
         let config = home.join("coordinator.toml");
         // A fixed port, so that everybody finds a restarted coordinator again.
         let api = ports.of_daemon(0);
@@ -112,6 +145,7 @@ impl Cluster {
             options: options.clone(),
             ports,
             module: PathBuf::from(module),
+            _disks: disks,
             dir,
         };
         for _ in 0..options.nodes {

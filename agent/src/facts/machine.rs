@@ -51,7 +51,7 @@ pub(super) fn disk(path: &Path) -> u64 {
 }
 
 /// Looks at what changes all the time. It keeps what it would have to find out anew at each look.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Sampler {
     system: Option<System>,
 }

@@ -15,6 +15,7 @@ use tonic::transport::Channel;
 
 use super::{Problem, Wanted};
 use crate::backoff::Backoff;
+use crate::limit::Limit;
 
 /// Time without a byte after which a transfer is given up.
 const STALL: Duration = Duration::from_secs(30);
@@ -27,11 +28,10 @@ pub(super) async fn fetch<F: Future<Output = ()>>(
     wanted: &Wanted,
     archive: &Path,
     channel: &mut watch::Receiver<Option<Channel>>,
+    limit: Option<&Limit>,
     trouble: impl Fn(String) -> F,
 ) -> Result<(), Problem> {
-    let disk = |error: std::io::Error| {
-        Problem::here(format!("cannot write {}: {error}", archive.display()))
-    };
+    let disk = |error: std::io::Error| Problem::of_disk("write", archive, &error);
     if let Some(folder) = archive.parent() {
         std::fs::create_dir_all(folder).map_err(disk)?;
     }
@@ -52,7 +52,7 @@ pub(super) async fn fetch<F: Future<Output = ()>>(
         let Some(connected) = connected else {
             return Err(Problem::here("the agent is ending".to_owned()));
         };
-        match transfer(wanted, connected, &mut file).await {
+        match transfer(wanted, connected, &mut file, limit).await {
             Ok(()) => break,
             Err(Failure::Disk(error)) => return Err(disk(error)),
             Err(Failure::Wrong(text)) => {
@@ -61,6 +61,7 @@ pub(super) async fn fetch<F: Future<Output = ()>>(
                     text,
                     permanent: true,
                     node: false,
+                    full: false,
                 });
             }
             Err(Failure::Transfer(text)) if attempt == ATTEMPTS => {
@@ -68,6 +69,7 @@ pub(super) async fn fetch<F: Future<Output = ()>>(
                     text,
                     permanent: false,
                     node: false,
+                    full: false,
                 });
             }
             Err(Failure::Transfer(text)) => {
@@ -85,21 +87,48 @@ enum Failure {
     Transfer(String),
 }
 
-async fn transfer(wanted: &Wanted, channel: Channel, file: &mut File) -> Result<(), Failure> {
+async fn transfer(
+    wanted: &Wanted,
+    channel: Channel,
+    file: &mut File,
+    limit: Option<&Limit>,
+) -> Result<(), Failure> {
     let mut offset = file.seek(SeekFrom::End(0)).await.map_err(Failure::Disk)?;
     if offset > wanted.bytes {
         file.set_len(0).await.map_err(Failure::Disk)?;
         offset = file.seek(SeekFrom::Start(0)).await.map_err(Failure::Disk)?;
     }
-    if offset == wanted.bytes {
-        return Ok(());
+    let mut client = AgentsClient::new(channel).max_decoding_message_size(16 << 20);
+    while offset < wanted.bytes {
+        let length = match limit {
+            Some(limit) => limit.pass(wanted.bytes - offset).await,
+            None => 0,
+        };
+        let had = offset;
+        offset = piece(&mut client, wanted, offset, length, file).await?;
+        if offset == had || (length == 0 && offset < wanted.bytes) {
+            return Err(Failure::Transfer(format!(
+                "fetching broke off at byte {offset} of {}",
+                wanted.bytes
+            )));
+        }
     }
+    Ok(())
+}
+
+/// Fetches from `offset` on, at most `length` bytes (0: all); tells how many bytes are there then.
+async fn piece(
+    client: &mut AgentsClient<Channel>,
+    wanted: &Wanted,
+    mut offset: u64,
+    length: u64,
+    file: &mut File,
+) -> Result<u64, Failure> {
     let request = v1::FetchBlobRequest {
         blob: wanted.blob.to_string(),
         offset,
-        length: 0,
+        length,
     };
-    let mut client = AgentsClient::new(channel).max_decoding_message_size(16 << 20);
     let mut stream = limited(client.fetch_blob(request)).await?.into_inner();
     while let Some(chunk) = limited(stream.message()).await? {
         offset += chunk.data.len() as u64;
@@ -112,13 +141,7 @@ async fn transfer(wanted: &Wanted, channel: Channel, file: &mut File) -> Result<
         file.write_all(&chunk.data).await.map_err(Failure::Disk)?;
     }
     file.flush().await.map_err(Failure::Disk)?;
-    if offset < wanted.bytes {
-        return Err(Failure::Transfer(format!(
-            "fetching broke off at byte {offset} of {}",
-            wanted.bytes
-        )));
-    }
-    Ok(())
+    Ok(offset)
 }
 
 async fn limited<T>(call: impl Future<Output = Result<T, tonic::Status>>) -> Result<T, Failure> {

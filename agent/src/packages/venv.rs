@@ -4,7 +4,6 @@
 //! `venvs/DIGEST/RANDOM`, and found through the link `venvs/DIGEST/current`, which appears when it is complete. What was
 //! interrupted is therefore never used, not even if its pip should still be at work.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::symlink;
@@ -58,6 +57,7 @@ pub(super) async fn make(
                 .to_owned(),
         permanent: true,
         node: true,
+        full: false,
     })?;
     let folder = root.join(digest.hex());
     make_dir(&folder).map_err(|error| Problem::here(crate::chain(&error)))?;
@@ -69,6 +69,7 @@ pub(super) async fn make(
             text: format!("making its Python environment took longer than {DEADLINE:?}"),
             permanent: false,
             node: true,
+            full: false,
         })
     });
     let (root, kept) = (root.to_owned(), made.is_ok().then_some(name));
@@ -102,8 +103,9 @@ async fn fill(python: &Path, venv: &Path, package: &Path) -> Result<(), Problem>
     create.args(["-m", "venv"]).arg(venv);
     run(create, venv).await?.map_err(|said| Problem {
         text: format!("python3 cannot make a virtual environment: {said}"),
-        permanent: true,
+        permanent: !no_room(&said),
         node: true,
+        full: no_room(&said),
     })?;
     let wheels = package.join(WHEELS);
     let offline = wheels.is_dir();
@@ -120,13 +122,21 @@ async fn fill(python: &Path, venv: &Path, package: &Path) -> Result<(), Problem>
             true => "make wheels/ complete (pip download -d wheels -r requirements.txt) and push a new version",
             false => "correct requirements.txt, or bring the wheels along in wheels/, and push a new version",
         };
+        let full = no_room(&said);
+        let hint = if full { "make room on the disk" } else { hint };
         Problem {
             text: format!("pip cannot install {REQUIREMENTS}: {said}; {hint}"),
             // Without wheels of its own it may have been the network.
-            permanent: offline,
-            node: false,
+            permanent: offline && !full,
+            node: full,
+            full,
         }
     })
+}
+
+/// Whether a program said that the disk is full.
+fn no_room(said: &str) -> bool {
+    said.contains("No space left on device") || said.contains("Disk quota exceeded")
 }
 
 /// Runs a program to its end. The inner error is the end of what it said.
@@ -204,11 +214,11 @@ pub(super) fn sweep(root: &Path, packages: &Path) {
     }
 }
 
-/// Deletes the environments of packages.
-pub(super) fn collect(root: &Path, unused: &BTreeSet<PackageDigest>) {
-    for digest in unused {
-        remove(&root.join(digest.hex()));
-    }
+/// Takes the environment of a package away, at once; where it is now, to be deleted. After a crash the next sweep does.
+pub(super) fn take_away(root: &Path, digest: PackageDigest) -> Option<PathBuf> {
+    let gone = root.join(format!(".gone-{:016x}", rand::random::<u64>()));
+    let taken = std::fs::rename(root.join(digest.hex()), &gone);
+    taken.is_ok().then_some(gone)
 }
 
 /// Leaves of one package's folder the environment that is complete.
@@ -222,7 +232,8 @@ fn tidy(folder: &Path) {
     }
 }
 
-fn remove(path: &Path) {
+/// Deletes a file or a folder.
+pub(super) fn remove(path: &Path) {
     let removed = match path.symlink_metadata() {
         Ok(found) if found.is_dir() => remove_dir(path).map_err(|error| crate::chain(&error)),
         _ => std::fs::remove_file(path).map_err(|error| error.to_string()),
@@ -274,8 +285,11 @@ mod tests {
         let lib = std::fs::read_dir(venv.join("lib")).unwrap().next().unwrap();
         std::fs::rename(lib.unwrap().path(), venv.join("lib/python3.0")).unwrap();
         assert_eq!(find(root.path(), digest(1)), None);
-        collect(root.path(), &BTreeSet::from([digest(1)]));
+        let gone = take_away(root.path(), digest(1)).unwrap();
         assert!(!folder.exists());
+        remove(&gone);
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+        assert_eq!(take_away(root.path(), digest(1)), None);
     }
 
     #[tokio::test]

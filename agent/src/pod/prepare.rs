@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use berth_model::instance::InstanceSpec;
@@ -14,10 +15,11 @@ use super::{PodError, Settings, store_spec};
 use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::data::DataDir;
+use crate::disk::Disk;
 use crate::facts;
 use crate::files::{FileError, make_dir};
 use crate::identity::{Identity, IdentityError, JoinRequest, Joined, join};
-use crate::packages::{PackageNews, Packages, Wanted};
+use crate::packages::{PackageNews, Packages, Shared, Wanted};
 use crate::reconcile::Event;
 use crate::rpc::connect::{ConnectError, Dialer};
 
@@ -151,7 +153,18 @@ async fn fetch(
     // Kept until the end: it connects anew by itself.
     let (_connection, connected) = watch::channel(Some(channel));
     let (events, mut news) = mpsc::channel(16);
-    let mut packages = Packages::open(data, &BTreeSet::from([spec.blob]), connected, events);
+    let mut packages = Packages::open(
+        data,
+        &BTreeSet::from([spec.blob]),
+        Shared {
+            channel: connected,
+            events,
+            room: Arc::new(Disk::new(data.root(), None)),
+            machine: Arc::default(),
+            limit: None,
+            budget: u64::MAX,
+        },
+    );
     let wanted = Wanted {
         digest: spec.digest,
         blob: spec.blob,

@@ -47,7 +47,7 @@ impl Reconciler {
             bytes: spec.blob_bytes,
             venv: needs_venv(spec),
         };
-        let ready = self.parts.packages.is_ready(wanted.digest, wanted.venv);
+        let ready = self.parts.packages.claim(wanted.digest, wanted.venv);
         let local = self.local.entry(id.clone()).or_default();
         local.digest = Some(wanted.digest);
         if ready {
@@ -114,25 +114,24 @@ impl Reconciler {
         self.images.remove(id);
         self.parts.board.forget(id);
         tracing::info!(instance = %id, "forgotten");
+        let used = self.keep_packages();
+        for runtime in self.parts.runtimes.iter() {
+            runtime.collect(&used);
+        }
+    }
+
+    /// Keeps the packages of all that is here or wanted, and lets go of the others.
+    pub(super) fn keep_packages(&self) -> BTreeSet<PackageDigest> {
+        let desired = || self.parts.ledger.desired().into_iter().flatten();
         let used: BTreeSet<PackageDigest> = self
             .local
             .values()
             .filter_map(|local| local.digest)
-            .chain(
-                self.parts
-                    .ledger
-                    .desired()
-                    .into_iter()
-                    .flatten()
-                    .map(|(_, spec)| spec.digest),
-            )
+            .chain(desired().map(|(_, spec)| spec.digest))
             .collect();
-        for runtime in self.parts.runtimes.iter() {
-            runtime.collect(&used);
-        }
-        self.parts
-            .packages
-            .collect(used, self.parts.unused_packages);
+        let archives = desired().map(|(_, spec)| spec.blob).collect();
+        self.parts.packages.keep(used.clone(), archives);
+        used
     }
 
     /// Has the logs of what is not wanted any more shipped to the end.

@@ -97,7 +97,13 @@ impl Reconciler {
             }
             given
         };
-        let new = self.parts.ledger.accept(order, specs, ports).await?;
+        let taken = self.parts.ledger.accept(order, specs, ports).await;
+        if let Err(Refused::Disk(error)) = &taken
+            && error.is_full()
+        {
+            self.parts.disk.refused(&error.path);
+        }
+        let new = taken?;
         self.parts.board.accepted(order);
         if new {
             tracing::info!(%order, "accepted a desired set");
@@ -111,6 +117,7 @@ impl Reconciler {
             let module_port = lease.and_then(|lease| lease.module_port);
             local.module_port = local.module_port.or(module_port);
         }
+        self.keep_packages();
         // What was adopted before its specification was known is watched from now on.
         let unwatched: Vec<InstanceId> = self
             .running

@@ -14,7 +14,7 @@ use crate::facts::Sampler;
 const MOST_PACKAGES: usize = 4096;
 
 /// Shared between those who find things out and the session.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Machine {
     data: PathBuf,
     sampler: Mutex<Sampler>,

@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::io::SeekFrom;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use tonic::transport::Channel;
 use super::{connected, names};
 use crate::backoff::Backoff;
 use crate::files::{FileError, make_dir};
+use crate::limit::Limit;
 
 /// Time without a byte after which a transfer is given up.
 const STALL: Duration = Duration::from_secs(30);
@@ -58,6 +60,7 @@ pub(super) async fn fetch<F: Future<Output = ()>>(
     shard: &ShardInput,
     path: &Path,
     mut channel: watch::Receiver<Option<Channel>>,
+    limit: Option<&Limit>,
     trouble: impl Fn(Reason) -> F,
 ) -> Result<(), Reason> {
     if path.symlink_metadata().is_ok() {
@@ -68,7 +71,7 @@ pub(super) async fn fetch<F: Future<Output = ()>>(
         make_dir(work).map_err(|error| file_error(&error))?;
     }
     for target in targets(shard, &part)? {
-        fetch_file(&target, &mut channel, &trouble).await?;
+        fetch_file(&target, &mut channel, limit, &trouble).await?;
     }
     let (from, to) = (part.clone(), path.to_owned());
     let done = tokio::task::spawn_blocking(move || appear(&from, &to)).await;
@@ -116,6 +119,7 @@ fn appear(part: &Path, path: &Path) -> Result<(), FileError> {
 async fn fetch_file<F: Future<Output = ()>>(
     target: &Target<'_>,
     channel: &mut watch::Receiver<Option<Channel>>,
+    limit: Option<&Limit>,
     trouble: &impl Fn(Reason) -> F,
 ) -> Result<(), Reason> {
     let path = &target.path;
@@ -140,7 +144,7 @@ async fn fetch_file<F: Future<Output = ()>>(
                 error: "the agent is ending".to_owned(),
             });
         };
-        match transfer(target.pieces, connected, &mut file).await {
+        match transfer(target.pieces, connected, &mut file, limit).await {
             Ok(()) => break,
             Err(Failure::Disk(error)) => return Err(disk(error)),
             Err(Failure::Wrong(text)) => return Err(input(text)),
@@ -162,7 +166,12 @@ async fn fetch_file<F: Future<Output = ()>>(
 }
 
 /// Goes on where the file ends.
-async fn transfer(pieces: &[Piece], channel: Channel, file: &mut File) -> Result<(), Failure> {
+async fn transfer(
+    pieces: &[Piece],
+    channel: Channel,
+    file: &mut File,
+    limit: Option<&Limit>,
+) -> Result<(), Failure> {
     let whole: u64 = pieces.iter().map(|piece| piece.bytes).sum();
     let mut have = file.seek(SeekFrom::End(0)).await.map_err(Failure::Disk)?;
     if have > whole {
@@ -173,27 +182,34 @@ async fn transfer(pieces: &[Piece], channel: Channel, file: &mut File) -> Result
     let (mut begin, mut progress) = (0, false);
     for piece in pieces {
         let end = begin + piece.bytes;
-        if have < end {
-            have = range(&mut client, piece, have - begin, file, &mut progress).await? + begin;
+        while have < end {
+            let length = match limit {
+                Some(limit) => limit.pass(end - have).await,
+                None => end - have,
+            };
+            let range = have - begin..have - begin + length;
+            fetch_range(&mut client, piece, range, file, &mut progress).await?;
+            have += length;
         }
         begin = end;
     }
     file.flush().await.map_err(Failure::Disk)
 }
 
-/// Fetches what is missing of a piece, of which `have` bytes are there; tells how many are there then: all.
-async fn range(
+/// Fetches a range of a piece.
+async fn fetch_range(
     client: &mut AgentsClient<Channel>,
     piece: &Piece,
-    mut have: u64,
+    range: Range<u64>,
     file: &mut File,
     progress: &mut bool,
-) -> Result<u64, Failure> {
+) -> Result<(), Failure> {
     let request = v1::FetchBlobRequest {
         blob: piece.blob.to_string(),
-        offset: piece.offset + have,
-        length: piece.bytes - have,
+        offset: piece.offset + range.start,
+        length: range.end - range.start,
     };
+    let mut have = range.start;
     let mut stream = limited(client.fetch_blob(request), *progress)
         .await?
         .into_inner();
@@ -205,7 +221,7 @@ async fn range(
         }
         let Some(chunk) = next? else { break };
         have += chunk.data.len() as u64;
-        if have > piece.bytes {
+        if have > range.end {
             return Err(Failure::Wrong(format!(
                 "the coordinator sent more of {} than was asked for: upgrade it",
                 piece.blob
@@ -214,7 +230,7 @@ async fn range(
         file.write_all(&chunk.data).await.map_err(Failure::Disk)?;
         *progress = true;
     }
-    if have < piece.bytes {
+    if have < range.end {
         file.flush().await.map_err(Failure::Disk)?;
         return Err(Failure::Transfer(
             format!(
@@ -224,7 +240,7 @@ async fn range(
             *progress,
         ));
     }
-    Ok(have)
+    Ok(())
 }
 
 async fn limited<T>(

@@ -17,6 +17,7 @@ use tokio::task::AbortHandle;
 use tonic::transport::Channel;
 
 use crate::data::DataDir;
+use crate::limit::Limit;
 use crate::modules;
 use crate::reconcile::Event;
 
@@ -50,15 +51,17 @@ pub struct Tasks {
     events: mpsc::Sender<Event>,
     running: BTreeMap<InstanceId, AbortHandle>,
     turns: Arc<Semaphore>,
+    limit: Option<Arc<Limit>>,
 }
 
 impl Tasks {
     /// In an agent's data folder.
-    pub fn new(
+    pub(crate) fn new(
         data: DataDir,
         max_output: u64,
         channel: watch::Receiver<Option<Channel>>,
         events: mpsc::Sender<Event>,
+        limit: Option<Arc<Limit>>,
     ) -> Self {
         Self {
             data,
@@ -67,16 +70,18 @@ impl Tasks {
             events,
             running: BTreeMap::new(),
             turns: Arc::new(Semaphore::new(AT_A_TIME)),
+            limit,
         }
     }
 
     /// Begins to fetch a task's input; news come as events.
     pub fn fetch(&mut self, id: &InstanceId, input: ShardInput) {
         let (work, channel) = (self.data.work(id), self.channel.clone());
-        let tell = self.teller(id);
+        let (tell, limit) = (self.teller(id), self.limit.clone());
         self.run(id, async move {
             let trouble = |reason| tell(TaskNews::FetchTrouble(reason));
-            let fetched = input::fetch(&input, &work.join(modules::INPUT), channel, trouble).await;
+            let path = work.join(modules::INPUT);
+            let fetched = input::fetch(&input, &path, channel, limit.as_deref(), trouble).await;
             tell(match fetched {
                 Ok(()) => TaskNews::Fetched,
                 Err(reason) => TaskNews::FetchFailed(reason),

@@ -8,6 +8,7 @@
 
 mod adopt;
 mod coordinator;
+mod disk;
 #[cfg(feature = "docker")]
 mod docker;
 mod ends;

@@ -55,6 +55,8 @@ pub(crate) fn port_range() -> String {
 
 /// A node of the test's own.
 pub(crate) struct Node {
+    /// Its data are on a small file system.
+    mounted: bool,
     dir: tempfile::TempDir,
     agent: Option<Child>,
 }
@@ -64,6 +66,9 @@ impl Drop for Node {
         self.kill();
         // Whatever the test left running.
         self.command("stop-instances").output().unwrap();
+        if self.mounted {
+            let _ = Command::new("umount").arg("-l").arg(self.data()).status();
+        }
     }
 }
 
@@ -87,7 +92,11 @@ impl Node {
             port_range()
         );
         std::fs::write(dir.path().join("agent.toml"), config).unwrap();
-        Self { dir, agent: None }
+        Self {
+            mounted: false,
+            dir,
+            agent: None,
+        }
     }
 
     /// Joined to a coordinator, not running.
@@ -105,6 +114,29 @@ impl Node {
             String::from_utf8_lossy(&output.stderr)
         );
         node
+    }
+
+    /// As [`Node::joined_with`], with its data on a file system of so many bytes. None where that cannot be had.
+    pub(crate) fn on_small_disk(
+        coordinator: &Coordinator,
+        bytes: u64,
+        further: &str,
+    ) -> Option<Self> {
+        let mut node = Self::with(further);
+        std::fs::create_dir(node.data()).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
+            .arg(node.data())
+            .stderr(Stdio::null())
+            .status();
+        node.mounted = mounted.is_ok_and(|status| status.success());
+        if !node.mounted {
+            eprintln!("skipped: a small file system cannot be mounted here");
+            return None;
+        }
+        let output = node.join(&coordinator.endpoint(), &coordinator.token());
+        assert!(output.status.success(), "{output:?}");
+        Some(node)
     }
 
     /// As [`Node::joined_with`], with a shim of the test's own.

@@ -142,7 +142,7 @@ impl Actor {
         for second in self.challenges.decide(&mut self.world) {
             self.admit(second)?;
         }
-        agents::sweep(&mut self.world);
+        self.stale |= agents::sweep(&mut self.world);
         joining::prune_tokens(&mut self.world);
         gateways::prune(&mut self.world);
         drains::count_down(&mut self.world);

@@ -181,6 +181,10 @@ impl Actor {
                 agents::acknowledged(&mut self.world, connection, order, refused);
                 self.seal()
             }
+            Command::Disk(found) => {
+                self.world.disk = found;
+                Ok(())
+            }
             Command::AgentClosed(connection) => {
                 self.stale |= agents::close(&mut self.world, connection).is_some();
                 Ok(())
@@ -319,6 +323,7 @@ impl Actor {
             | Command::AgentStatistics(..)
             | Command::AgentAcknowledged(..)
             | Command::AgentClosed(..)
+            | Command::Disk(..)
             | Command::GatewayOpened(..)
             | Command::GatewayKey(..)
             | Command::RevokeGateway(..)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::agent::AgentName;
 use super::clusters::{Orders, Reach, WorkReport};
+use crate::disk;
 use berth_model::api::{
     ClusterView, CreateJob, CreateToken, Deploy, DrainNode, Fleet, FleetPlan, FleetRequest,
     GatewayView, JobView, LabelNode, ModelView, NodeView, PoolView, PutPool, ServiceView,
@@ -129,6 +130,8 @@ pub enum Command {
     AgentStatistics(ConnectionId, Box<Statistics>),
     /// An agent acknowledged or refused a desired set.
     AgentAcknowledged(ConnectionId, Order, Option<String>),
+    /// How much room there is on the disk has changed.
+    Disk(disk::Found),
     /// An agent's session is over.
     AgentClosed(ConnectionId),
     /// A gateway begins to follow.

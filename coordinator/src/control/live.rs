@@ -85,6 +85,8 @@ pub(crate) struct AgentSession {
     pub(crate) acknowledged: Option<(Order, Monotonic)>,
     /// Why it refused the newest one.
     pub(crate) refused: Option<String>,
+    /// When it last did.
+    pub(crate) refused_at: Option<Monotonic>,
 }
 
 /// A desired set that was sent. An instance's specification never changes, so that identity and

@@ -95,6 +95,7 @@ pub async fn start(
         planner: berth_plan::Planner::default(),
         waiting: Vec::new(),
         store_problem: None,
+        disk: crate::disk::Found::default(),
         table: Arc::new(Table::default()),
         fresh: Vec::new(),
     };

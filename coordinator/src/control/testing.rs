@@ -317,6 +317,7 @@ pub(crate) fn world() -> World {
         planner: berth_plan::Planner::default(),
         waiting: Vec::new(),
         store_problem: None,
+        disk: crate::disk::Found::default(),
         table: Arc::new(Table::default()),
         fresh: Vec::new(),
     }
@@ -358,6 +359,7 @@ pub(crate) fn connect(world: &mut World, node: &str) -> mpsc::Receiver<super::To
         told_callers: false,
         acknowledged: None,
         refused: None,
+        refused_at: None,
     });
     words
 }

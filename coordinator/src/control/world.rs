@@ -52,6 +52,8 @@ pub(crate) struct World {
     pub(crate) waiting: Vec<Waiting>,
     /// Why the last commit failed; none when it did not.
     pub(crate) store_problem: Option<String>,
+    /// How much room there is on the disk.
+    pub(crate) disk: crate::disk::Found,
     /// The route table that is published.
     pub(crate) table: Arc<Table>,
     /// Events of this batch, to be told once they are on disk.

@@ -43,5 +43,5 @@ pub use index::{Chunk, Entry, EntryKind, Index};
 pub use init::{Template, init};
 pub use limits::Limits;
 pub use path::PathProblem;
-pub use store::{UnpackedPackage, lookup, remove, sweep, unpack};
+pub use store::{TakenAway, UnpackedPackage, lookup, remove, sweep, take_away, unpack};
 pub use tree::LinkProblem;

@@ -101,21 +101,55 @@ pub fn lookup(
 /// Removes a package from the store; whether it was there. It disappears at once, then its content
 /// is removed.
 pub fn remove(store_dir: &Path, digest: PackageDigest) -> Result<bool, PackageError> {
+    match take_away(store_dir, digest)? {
+        Some(taken) => taken.remove().map(|()| true),
+        None => Ok(false),
+    }
+}
+
+/// A package that is in the store no more, and whose content is still to be removed. What is left of it
+/// after a crash, [`sweep`] removes.
+#[derive(Debug)]
+#[must_use = "its content is still there"]
+pub struct TakenAway {
+    path: PathBuf,
+}
+
+impl TakenAway {
+    /// Removes the content.
+    pub fn remove(self) -> Result<(), PackageError> {
+        let doing = format!("remove {}", self.path.display());
+        remove_tree(&self.path).map_err(PackageError::io(doing))
+    }
+}
+
+/// Takes a package out of the store, at once and without needing room on the disk; none if it was not there.
+pub fn take_away(
+    store_dir: &Path,
+    digest: PackageDigest,
+) -> Result<Option<TakenAway>, PackageError> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
     let doing = || format!("remove {}", store_dir.join(digest.hex()).display());
     let store = match open(store_dir) {
         Err(PackageError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
-            return Ok(false);
+            return Ok(None);
         }
         other => other?,
     };
-    let temp = Temp::new(store_dir, &store)?;
-    match rustix::fs::renameat(&store, digest.hex(), &store, &temp.name) {
-        Ok(()) => {}
-        Err(Errno::NOENT) => return Ok(false),
-        Err(error) => return Err(PackageError::errno(doing())(error)),
+    loop {
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{TEMP}gone-{}-{number}", std::process::id());
+        match rustix::fs::renameat(&store, digest.hex(), &store, &name) {
+            Ok(()) => {
+                let path = store_dir.join(name);
+                return Ok(Some(TakenAway { path }));
+            }
+            Err(Errno::NOENT) => return Ok(None),
+            // Left over by a process that had this one's number; the next is free.
+            Err(Errno::NOTEMPTY | Errno::EXIST) => continue,
+            Err(error) => return Err(PackageError::errno(doing())(error)),
+        }
     }
-    remove_tree(&temp.path).map_err(PackageError::io(doing()))?;
-    Ok(true)
 }
 
 /// Removes temporary folders that a crash left behind, but none that is in use; how many. Errors: the

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use berth_logfile::{Frames, Mirror, segments};
+use berth_model::digest::PackageDigest;
 use berth_model::instance::{InstanceSpec, InstanceStatus, Phase};
 use berth_model::route::Order;
 use berth_proto::v1;
@@ -45,6 +46,9 @@ pub(crate) struct State {
     pub(crate) acks: Vec<v1::DesiredAck>,
     pub(crate) pongs: Vec<u64>,
     pub(crate) statistics: u32,
+    /// What it last said of its machine, and which packages it has.
+    pub(crate) facts: v1::Facts,
+    pub(crate) packages: Vec<PackageDigest>,
     /// What modules said last of themselves.
     pub(crate) metrics: BTreeMap<String, String>,
     pub(crate) refusal: Option<v1::Refusal>,
@@ -104,6 +108,8 @@ impl Coordinator {
             acks: Vec::new(),
             pongs: Vec::new(),
             statistics: 0,
+            facts: v1::Facts::default(),
+            packages: Vec::new(),
             metrics: BTreeMap::new(),
             refusal: None,
             blobs: BTreeMap::new(),

@@ -234,6 +234,7 @@ fn hear(
             if let Some(refusal) = state.refusal.clone() {
                 return send(Down::Refusal(refusal));
             }
+            state.facts = hello.facts.unwrap_or_default();
             note(state, hello.instances);
             send(Down::Welcome(v1::Welcome {
                 node: "n1".into(),
@@ -247,6 +248,9 @@ fn hear(
             state.session = Some(out.clone());
         }
         Up::Status(report) => {
+            if let Some(facts) = report.facts {
+                state.facts = facts;
+            }
             note(state, report.instances);
             for id in report.forgotten {
                 state.statuses.remove(&id);
@@ -256,6 +260,9 @@ fn hear(
         }
         Up::Statistics(statistics) => {
             state.statistics += 1;
+            if let Some(packages) = statistics.packages {
+                state.packages = packages.digests().collect();
+            }
             let said = statistics.instances.into_iter();
             let said = said.filter(|instance| !instance.metrics.is_empty());
             state

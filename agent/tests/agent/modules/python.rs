@@ -39,7 +39,7 @@ async fn an_environment_is_made_once_and_shared_and_goes_with_its_package() {
     let package = package(&coordinator, "tiny-serve==1.0\n");
     let two = ["web.1.0.1", "web.1.1.1"].map(|id| package.spec(id, ""));
     coordinator.desire(order(1), &two);
-    let mut node = Node::joined_with(&coordinator, "unused_packages = 0\n");
+    let mut node = Node::joined_with(&coordinator, "package_budget = \"0B\"\n");
     node.run();
     let facts = coordinator.hello(1).await.facts.unwrap();
     assert!(facts.modules.contains(&"python".to_owned()), "{facts:?}");

@@ -111,6 +111,7 @@ pub(crate) fn admit(world: &mut World, opened: AgentOpened) -> ConnectionId {
         told_callers: false,
         acknowledged: None,
         refused: None,
+        refused_at: None,
     });
     live.last_heard = Some(now);
     live.reported = reported;
@@ -266,10 +267,12 @@ pub(crate) fn acknowledged(
         None => {
             session.acknowledged = Some((order, now));
             session.refused = None;
+            session.refused_at = None;
         }
         Some(why) => {
             let news = session.refused.as_ref() != Some(&why);
             session.refused = Some(why.clone());
+            session.refused_at = Some(now);
             if news {
                 world.happened(&Happened::NodeRefused(&agent.to_string(), &why));
             }
@@ -288,12 +291,20 @@ pub(crate) fn close(world: &mut World, connection: ConnectionId) -> Option<Agent
     Some(agent)
 }
 
-/// Ends sessions whose edge has gone without a word, and tells of nodes that stay silent. It looks at the
-/// agents once a second, and when one of them has been silent for long enough to matter.
-pub(crate) fn sweep(world: &mut World) {
+/// Begins the word of an agent that cannot write.
+const DISK: &str = "disk: ";
+
+/// How long an agent is left alone that could not write a desired set to its disk.
+const AGAIN: Span = Span::secs(5);
+
+/// Ends sessions whose edge has gone without a word, tells of nodes that stay silent, and offers desired sets again for which
+/// an agent's disk had no room. Answers whether there is one. It looks at the agents once a second, and when one of them
+/// has been silent for long enough to matter.
+pub(crate) fn sweep(world: &mut World) -> bool {
+    let mut again = false;
     let now = world.now;
     if now < world.live.sweep {
-        return;
+        return again;
     }
     let lease = world.settings.node_lease;
     let mut next = now.after(SWEEP.0);
@@ -309,6 +320,19 @@ pub(crate) fn sweep(world: &mut World) {
                 // The limit may end within a millisecond.
                 next = next.min(at.after(limit).max(now.after(Duration::from_millis(1))));
             }
+        }
+        if let Some(session) = &mut live.session
+            && session.current
+            && session
+                .refused
+                .as_ref()
+                .is_some_and(|why| why.starts_with(DISK))
+            && session
+                .refused_at
+                .is_some_and(|at| now.since(at) >= AGAIN.0)
+        {
+            session.current = false;
+            again = true;
         }
         let quiet = live.last_heard.map(|at| now.since(at));
         let there = live.session.is_some() && quiet.is_some_and(|quiet| quiet < lease.0 * 2 / 3);
@@ -330,4 +354,5 @@ pub(crate) fn sweep(world: &mut World) {
     for (name, seconds) in silent {
         world.happened(&Happened::NodeSilent(&name, seconds));
     }
+    again
 }

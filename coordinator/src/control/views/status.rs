@@ -11,6 +11,7 @@ use berth_plan::WaitReason;
 use super::{gateway, job, node, reasons, service};
 use crate::control::clusters::Reach;
 use crate::control::world::World;
+use crate::disk;
 
 /// More problems than one screen holds help nobody.
 const MANY: usize = 50;
@@ -64,6 +65,23 @@ fn coordinator(world: &World) -> Vec<StatusProblem> {
             "coordinator",
             format!("changes cannot be stored and are refused: {error}; what runs goes on"),
         ));
+    }
+    let says = &world.disk.says;
+    match world.disk.level {
+        disk::Level::Well => {}
+        disk::Level::Low => out.push(problem(
+            Level::Warning,
+            "coordinator",
+            format!("disk-low: {says}; make room before it is full: lower log_max_bytes, delete models"),
+        )),
+        disk::Level::Full => out.push(problem(
+            Level::Error,
+            "coordinator",
+            format!(
+                "disk-full: {says}; changes, pushes and lines of logs are refused while there is no room for them, and \
+                 come again by themselves; make room: lower log_max_bytes, delete models, or enlarge the disk"
+            ),
+        )),
     }
     if world.settling {
         out.push(problem(

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use berth_model::api::{ServiceState, ServiceView, StatusView};
+use berth_model::api::{ServiceState, ServiceView, StatusProblem, StatusView};
 use berth_model::event::Level;
 use berth_model::instance::{Phase, Reason, Stage};
 use berth_model::time::Span;
@@ -185,7 +185,11 @@ fn a_failed_store_stands_first() {
     let mut w = world_with_service();
     w.store_problem = Some("the disk is full".into());
     w.settling = true;
+    let (level, says) = (crate::disk::Level::Low, "1 MiB of 9 MiB".into());
+    w.disk = crate::disk::Found { level, says };
     let view = status::status(&w);
+    let low = |p: &StatusProblem| p.message.starts_with("disk-low: 1 MiB of 9 MiB");
+    assert!(view.problems.iter().any(low), "{:?}", view.problems);
     assert!(view.problems[0].message.contains("the disk is full"));
     assert!(
         view.problems

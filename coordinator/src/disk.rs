@@ -1,0 +1,111 @@
+//! Room on the disk of the coordinator's data: told before there is none.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::control::Command;
+use crate::edge::Edge;
+
+/// Between looks.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// How much room there is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Level {
+    /// Enough.
+    #[default]
+    Well,
+    /// Little.
+    Low,
+    /// None to speak of.
+    Full,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// How much room there is.
+    pub level: Level,
+    /// What is free and where, for people.
+    pub says: String,
+}
+
+/// Looks at the disk of `data` again and again, until shutdown.
+pub(crate) async fn watch(edge: Arc<Edge>, data: std::path::PathBuf) {
+    let shutdown: CancellationToken = edge.shutdown.clone();
+    let mut ticks = tokio::time::interval(LOOK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut before = Level::Well;
+    while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        let path = data.clone();
+        let looked = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&path)).await;
+        let Ok(Ok(stat)) = looked else { continue };
+        let total = stat.f_blocks.saturating_mul(stat.f_frsize);
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        edge.figures.disk_bytes.store(total, Ordering::Relaxed);
+        edge.figures.disk_free_bytes.store(free, Ordering::Relaxed);
+        let level = judge(before, total, free);
+        if level == before {
+            continue;
+        }
+        before = level;
+        let found = Found {
+            level,
+            says: says(&data, total, free),
+        };
+        match level {
+            Level::Well => tracing::info!("there is room on the disk again: {}", found.says),
+            Level::Low | Level::Full => tracing::warn!("{}", found.says),
+        }
+        edge.control.tell(Command::Disk(found)).await;
+    }
+}
+
+/// Below a tenth of the disk, at most 2 GiB, there is little room; below an eighth of that, at most 64 MiB, none. A level is
+/// left only when there is clearly more, so that it does not come and go.
+fn judge(before: Level, total: u64, free: u64) -> Level {
+    let low = (total / 10).min(2 << 30);
+    let full = (low / 8).min(64 << 20);
+    if free < full || (before == Level::Full && free < 2 * full) {
+        Level::Full
+    } else if free < low || (before != Level::Well && free < low + low / 8) {
+        Level::Low
+    } else {
+        Level::Well
+    }
+}
+
+fn says(data: &Path, total: u64, free: u64) -> String {
+    let mib = |bytes: u64| bytes >> 20;
+    format!(
+        "{} MiB of {} MiB are free on the file system of {}",
+        mib(free),
+        mib(total),
+        data.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_come_at_once_and_go_with_a_margin() {
+        let gib = 1 << 30;
+        for (before, free, after) in [
+            (Level::Well, 50 * gib, Level::Well),
+            (Level::Well, gib, Level::Low),
+            (Level::Low, 2 * gib + gib / 8, Level::Low),
+            (Level::Low, 3 * gib, Level::Well),
+            (Level::Well, 1 << 20, Level::Full),
+            (Level::Full, 100 << 20, Level::Full),
+            (Level::Full, 130 << 20, Level::Low),
+        ] {
+            assert_eq!(judge(before, 100 * gib, free), after, "{before:?} {free}");
+        }
+    }
+}
