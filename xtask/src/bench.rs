@@ -13,7 +13,7 @@ pub(crate) struct Options {
     args: Vec<String>,
 }
 
-const BENCHES: [(&str, &str); 4] = [
+const BENCHES: [(&str, &str); 5] = [
     (
         "deploy",
         "from a deploy accepted to the first 200; idle memory and CPU of agent and shim",
@@ -21,6 +21,10 @@ const BENCHES: [(&str, &str); 4] = [
     (
         "job",
         "on Kubernetes: berth job run beside kubectl create, log latency, API requests with many jobs",
+    ),
+    (
+        "plan",
+        "the planner alone: placing a whole fleet, one node lost, one status, at 1k, 10k and 100k nodes",
     ),
     (
         "unpack",
@@ -48,6 +52,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             })?;
             example("berth-tests", "bench_job", &options.args, Some(&bin))
         }
+        Some("plan") => example("berth-plan", "plan_bench", &options.args, None),
         Some("unpack") => example("berth-package", "unpack_bench", &options.args, None),
         Some("gateway") => {
             run::check(run::cargo().args([

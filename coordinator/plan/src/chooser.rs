@@ -4,23 +4,27 @@
 //!
 //! 1. few instances of the service on the node;
 //! 2. few of its instances that shall run in the node's failure domains, the widest domain first;
-//! 3. the fit: few GPUs to spare, an exclusive node before a shared one, little left over on it (for an
-//!    instance that claims no memory and no processor time: few instances there);
+//! 3. the fit: few GPUs to spare, an exclusive node before a shared one, little left on it (for an instance
+//!    that claims no memory and no processor time: few instances there);
 //! 4. the package is there already;
 //! 5. the node's name.
 //!
-//! The failure domains make a tree. Every branch knows its best node, and its branches stand in the order of
-//! theirs, so that an instance placed changes only the branches above its node: placing one more costs the
-//! logarithm of the domains, not a look at every node.
+//! The failure domains make a tree. A domain is looked into only when the number of instances in it alone makes
+//! it the best so far; the many domains that have none are looked at together, in the order of the nodes in
+//! the domain around them. So placing one more costs some steps in ordered sets, not a look at every node.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use berth_model::digest::PackageDigest;
 use berth_model::id::NodeName;
 
 use crate::Needs;
 use crate::input::MAX_SPREAD;
-use crate::layout::{Cell, CellKey, Layout, Order, Path, Rank, slack};
+use crate::layout::{FLEET, Layout, Measure, Position};
 use crate::machines::Machines;
+
+/// So many domains, or fewer, are looked at one by one even if nothing of the service is in them.
+const FEW: usize = 8;
 
 /// What there is of the service so far.
 #[derive(Debug, Clone, Default)]
@@ -31,44 +35,34 @@ pub(crate) struct Spread {
     pub(crate) live: Vec<NodeName>,
 }
 
-/// A node's place in the order of preference, among nodes with equally many of the service's instances.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// A node's place in the order of preference, among nodes with equally many of the service's instances. Without
+/// a node: no node of a domain with so many instances is better.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Preference {
-    /// Instances of the service by level of failure domain, below the branch that compares.
+    /// Instances of the service by level of failure domain, below the domain that compares.
     domains: [u32; MAX_SPREAD],
     gpus: u32,
     shared: bool,
     left: u64,
     lacks_package: bool,
-    node: NodeName,
-    leaf: usize,
+    node: Option<NodeName>,
 }
 
+/// A domain as this search sees it.
 #[derive(Debug, Default)]
-struct Branch {
-    parent: usize,
-    /// The level of its failure domain; none for the whole fleet.
-    level: Option<usize>,
-    value: String,
-    /// Instances of the service in it.
+struct Local {
+    /// Instances of the service in it that shall run.
     count: u32,
-    best: Option<Preference>,
-    /// The branches below, in the order of their values.
-    below: Vec<usize>,
-    /// The branches below that have a node to offer, the best first.
+    /// The domains in it that have some.
+    used: BTreeSet<usize>,
+    /// It was looked into.
+    open: bool,
+    /// The domains in it that are looked at one by one, the best first.
     order: BTreeSet<(Preference, usize)>,
-    leaves: Vec<usize>,
-}
-
-/// The nodes of one cell.
-#[derive(Debug)]
-struct Leaf {
-    key: CellKey,
-    branch: usize,
-    shared: bool,
-    disk_full: bool,
-    /// Where the search goes on: before it nothing suits any more.
-    from: Option<(Rank, NodeName)>,
+    /// Where the search of its nodes goes on, by profile: before that nothing suits any more.
+    from: BTreeMap<usize, Position>,
+    /// The best of its nodes that are not in a domain looked at by itself.
+    own: Option<Preference>,
     best: Option<Preference>,
 }
 
@@ -79,289 +73,309 @@ pub(crate) struct Chooser {
     spread: Spread,
     /// How many instances of the service the nodes have that are looked at now.
     tier: u32,
-    branches: Vec<Branch>,
-    leaves: Vec<Leaf>,
+    /// The profiles that will do.
+    profiles: Vec<Profile>,
+    /// The nodes that have the package, by domain.
+    holders: BTreeMap<usize, Vec<NodeName>>,
+    locals: BTreeMap<usize, Local>,
+}
+
+/// A profile that will do.
+#[derive(Debug, Clone, Copy)]
+struct Profile {
+    id: usize,
+    shared: bool,
+    /// Only nodes that have the package can take it.
+    holders_only: bool,
 }
 
 impl Chooser {
     /// Begins a search.
     pub(crate) fn new(machines: &Machines, needs: &Needs, spread: Spread) -> Self {
+        let accepted = machines.accepted(needs).into_iter();
         let mut chooser = Self {
             needs: needs.clone(),
             spread,
             tier: 0,
-            branches: Vec::new(),
-            leaves: Vec::new(),
+            profiles: accepted
+                .map(|(id, profile)| Profile {
+                    id,
+                    shared: !profile.exclusive,
+                    holders_only: profile.disk_full,
+                })
+                .collect(),
+            holders: BTreeMap::new(),
+            locals: BTreeMap::new(),
         };
-        chooser.grow(machines);
+        if let Some(layout) = machines.layout(&needs.spread) {
+            for node in machines.holders(needs.package.as_ref()) {
+                for domain in layout.domains_of(node) {
+                    let holders = chooser.holders.entry(*domain).or_default();
+                    holders.push(node.clone());
+                }
+            }
+            chooser.begin(layout);
+        }
         chooser
     }
 
     /// The best node for one more; none if no node suits.
     pub(crate) fn best(&mut self, machines: &Machines) -> Option<NodeName> {
+        let layout = machines.layout(&self.needs.spread)?;
         loop {
-            if let Some(best) = self.branches.first().and_then(|root| root.best.as_ref()) {
-                return Some(best.node.clone());
+            let best = self
+                .locals
+                .get(&FLEET)
+                .and_then(|fleet| fleet.best.as_ref());
+            if let Some(best) = best {
+                return best.node.clone();
             }
             // Every node that suits has so many already: look at those that have more.
             let on = self.spread.on.iter();
             let more = on.filter(|(node, n)| **n > self.tier && machines.takes(node, &self.needs));
             self.tier = more.map(|(_, n)| *n).min()?;
-            self.grow(machines);
+            self.begin(layout);
         }
     }
 
-    /// The best node has got an instance.
+    /// The node that was proposed has got an instance.
     pub(crate) fn took(&mut self, machines: &Machines) {
-        let Some(best) = self.branches.first().and_then(|root| root.best.clone()) else {
+        let best = self.locals.get(&FLEET).and_then(|fleet| fleet.best.clone());
+        let Some(node) = best.and_then(|best| best.node) else {
             return;
         };
-        *self.spread.on.entry(best.node.clone()).or_default() += 1;
-        self.spread.live.push(best.node);
+        *self.spread.on.entry(node.clone()).or_default() += 1;
+        self.spread.live.push(node.clone());
         let Some(layout) = machines.layout(&self.needs.spread) else {
             return;
         };
-        self.search(layout, best.leaf);
-        let mut at = self.leaves.get(best.leaf).map_or(0, |leaf| leaf.branch);
-        self.gather(at);
-        while let Some(parent) = self.count(at) {
-            at = parent;
+        let path = layout.domains_of(&node).to_vec();
+        // The narrowest first: what is above is made of it.
+        for level in (0..path.len()).rev() {
+            self.counted(layout, &path, level);
         }
     }
 
-    /// Builds the tree of all domains that have nodes to look at.
-    fn grow(&mut self, machines: &Machines) {
-        self.branches = vec![Branch::default()];
-        self.leaves.clear();
-        let Some(layout) = machines.layout(&self.needs.spread) else {
-            return;
-        };
-        let accepted = machines.accepted(&self.needs);
-        // Cells come in the order of their paths, so a branch is either the last one or new.
-        for key in layout.cells().keys() {
-            if accepted.get(key.profile) != Some(&true) {
-                continue;
-            }
-            let branch = self.branch(&key.path);
-            let profile = machines.profile(key.profile);
-            self.leaves.push(Leaf {
-                key: key.clone(),
-                branch,
-                shared: !profile.is_some_and(|p| p.exclusive),
-                disk_full: profile.is_some_and(|p| p.disk_full),
-                from: None,
-                best: None,
-            });
-            let leaf = self.leaves.len() - 1;
-            if let Some(branch) = self.branches.get_mut(branch) {
-                branch.leaves.push(leaf);
-            }
-            self.search(layout, leaf);
-        }
-        for node in std::mem::take(&mut self.spread.live) {
-            if let Some(path) = layout.path(&node) {
-                self.add(path);
-            }
-            self.spread.live.push(node);
-        }
-        // The narrowest first: a branch comes after the one above it.
-        for at in (0..self.branches.len()).rev() {
-            self.gather(at);
-            self.stand(at);
-        }
-    }
-
-    /// The branch of a path that is not before any path so far.
-    fn branch(&mut self, path: &Path) -> usize {
-        let mut at = 0;
-        for (level, value) in path.iter().enumerate() {
-            let last = self.branches.get(at).and_then(|b| b.below.last()).copied();
-            let same = last.filter(|b| self.branches.get(*b).is_some_and(|b| b.value == *value));
-            at = same.unwrap_or_else(|| {
-                let new = self.branches.len();
-                self.branches.push(Branch {
-                    parent: at,
-                    level: Some(level),
-                    value: value.clone(),
-                    ..Branch::default()
-                });
-                if let Some(above) = self.branches.get_mut(at) {
-                    above.below.push(new);
+    /// Counts what there is of the service, and looks for the best node.
+    fn begin(&mut self, layout: &Layout) {
+        self.locals.clear();
+        for node in &self.spread.live {
+            let mut above = None;
+            for domain in layout.domains_of(node) {
+                self.locals.entry(*domain).or_default().count += 1;
+                if let Some(above) = above.replace(*domain) {
+                    let above: &mut Local = self.locals.entry(above).or_default();
+                    above.used.insert(*domain);
                 }
-                new
-            });
+            }
         }
-        at
+        self.look_into(layout, FLEET, 0);
     }
 
-    /// Counts an instance of the service in the domains of a path, as far as they are in the tree.
-    fn add(&mut self, path: &Path) {
-        let mut at = 0;
-        for value in path.iter() {
-            let below = self.branches.get(at).map(|b| &b.below);
-            let found = below.and_then(|below| {
-                let value_of = |b: &usize| self.branches.get(*b).map(|b| b.value.as_str());
-                let position = below.binary_search_by(|b| value_of(b).cmp(&Some(value)));
-                below.get(position.ok()?).copied()
-            });
-            let Some(next) = found else { return };
-            at = next;
-            if let Some(branch) = self.branches.get_mut(at) {
-                branch.count += 1;
+    /// Looks for the best node of a domain, whose own level is the one above `level`.
+    fn look_into(&mut self, layout: &Layout, id: usize, level: usize) {
+        let Some(domain) = layout.domain(id) else {
+            return;
+        };
+        let local = self.locals.entry(id).or_default();
+        local.open = true;
+        let alone: Vec<usize> = if domain.below.len() <= FEW {
+            domain.below.values().copied().collect()
+        } else {
+            local.used.iter().copied().collect()
+        };
+        for below in alone {
+            self.enter(id, below, level);
+        }
+        self.search(layout, id, level);
+        self.settle(layout, id, level);
+    }
+
+    /// Puts a domain in its place in the one around it, by what is known of it.
+    fn enter(&mut self, above: usize, id: usize, level: usize) {
+        let local = self.locals.get(&id);
+        let count = local.map_or(0, |local| local.count);
+        let mut preference = match local.filter(|local| local.open) {
+            Some(open) => match &open.best {
+                Some(best) => best.clone(),
+                None => return,
+            },
+            None => Preference::default(),
+        };
+        if let Some(domain) = preference.domains.get_mut(level) {
+            *domain = count;
+        }
+        let above = self.locals.entry(above).or_default();
+        above.order.insert((preference, id));
+    }
+
+    /// Finds the best of a domain: looks into those in it for as long as one may have a better node.
+    fn settle(&mut self, layout: &Layout, id: usize, level: usize) {
+        loop {
+            let Some(local) = self.locals.get_mut(&id) else {
+                return;
+            };
+            let first = local.order.first();
+            match (first, &local.own) {
+                (Some((preference, below)), own)
+                    if own.as_ref().is_none_or(|own| preference < own) =>
+                {
+                    if preference.node.is_some() {
+                        local.best = Some(preference.clone());
+                        return;
+                    }
+                    let below = *below;
+                    local.order.pop_first();
+                    self.look_into(layout, below, level + 1);
+                    self.enter(id, below, level);
+                }
+                (_, own) => {
+                    local.best.clone_from(own);
+                    return;
+                }
             }
         }
     }
 
-    /// Looks for the best node of a leaf.
-    fn search(&mut self, layout: &Layout, at: usize) {
-        let Some(leaf) = self.leaves.get_mut(at) else {
+    /// One more instance is in a domain of a path, on the node that was the best of all.
+    fn counted(&mut self, layout: &Layout, path: &[usize], level: usize) {
+        let Some(id) = path.get(level).copied() else {
             return;
         };
-        leaf.best = None;
-        let Some(cell) = layout.cells().get(&leaf.key) else {
+        let local = self.locals.entry(id).or_default();
+        local.count += 1;
+        let below = path.get(level + 1).copied();
+        let known = below.is_some_and(|below| !local.used.insert(below));
+        if !local.open {
+            return;
+        }
+        let few = layout.domain(id).is_some_and(|d| d.below.len() <= FEW);
+        if let Some(below) = below {
+            if known || few {
+                // It had the best node: it stood first.
+                local.order.pop_first();
+            }
+            self.enter(id, below, level);
+        }
+        if !(known || few) || below.is_none() {
+            self.search(layout, id, level);
+        }
+        self.settle(layout, id, level);
+    }
+
+    /// Looks for the best of a domain's nodes that are not in a domain looked at by itself.
+    fn search(&mut self, layout: &Layout, id: usize, level: usize) {
+        let Some(domain) = layout.domain(id) else {
             return;
         };
-        let view = Sight {
-            cell,
+        let Some(local) = self.locals.get_mut(&id) else {
+            return;
+        };
+        local.own = None;
+        let inner = !domain.below.is_empty();
+        if inner && domain.below.len() <= FEW {
+            return;
+        }
+        let sight = Sight {
+            layout,
             needs: &self.needs,
+            measure: Measure::of(&self.needs.resources),
             on: &self.spread.on,
             tier: self.tier,
+            holders: self.holders.get(&id).map_or(&[], Vec::as_slice),
+            below: inner.then_some((level + 1, &local.used)),
         };
-        let found = if leaf.disk_full {
-            view.with_package_only()
-        } else {
-            let found = view.first(leaf.from.as_ref());
-            leaf.from.clone_from(&found);
-            found.map(|(rank, node)| match view.with_package(rank) {
-                Some(other) => (rank, other, false),
-                None => (rank, node, true),
-            })
-        };
-        leaf.best = found.map(|((gpus, left), node, lacks_package)| Preference {
-            domains: [0; MAX_SPREAD],
-            gpus,
-            shared: leaf.shared,
-            left,
-            lacks_package,
-            node,
-            leaf: at,
-        });
-    }
-
-    /// Takes the best of what is directly below a branch.
-    fn gather(&mut self, at: usize) {
-        let Some(branch) = self.branches.get_mut(at) else {
-            return;
-        };
-        let leaves = branch
-            .leaves
-            .iter()
-            .filter_map(|leaf| self.leaves.get(*leaf));
-        let of_leaves = leaves.filter_map(|leaf| leaf.best.as_ref()).min();
-        let below = branch.order.first().map(|(preference, _)| preference);
-        branch.best = of_leaves.into_iter().chain(below).min().cloned();
-    }
-
-    /// Puts a branch in its place among its siblings.
-    fn stand(&mut self, at: usize) {
-        let Some((parent, preference)) = self.preference(at) else {
-            return;
-        };
-        if let (Some(above), Some(preference)) = (self.branches.get_mut(parent), preference) {
-            above.order.insert((preference, at));
+        for profile in &self.profiles {
+            let order = domain.nodes.get(&profile.id);
+            let Some(order) = order.and_then(|orders| orders.get(&sight.measure)) else {
+                continue;
+            };
+            let found = if profile.holders_only {
+                sight.holder(profile.id, None).map(|p| (p, false))
+            } else {
+                let begin = local.from.get(&profile.id).cloned();
+                let begin = begin.unwrap_or_else(|| sight.begin());
+                let found = sight.first(order, begin);
+                if let Some(found) = &found {
+                    local.from.insert(profile.id, found.clone());
+                }
+                found.map(|first| match sight.holder(profile.id, Some(&first)) {
+                    Some(holder) => (holder, false),
+                    None => (first, true),
+                })
+            };
+            let preference = found.map(|((gpus, left, node), lacks_package)| Preference {
+                domains: [0; MAX_SPREAD],
+                gpus,
+                shared: profile.shared,
+                left,
+                lacks_package,
+                node,
+            });
+            local.own = local.own.take().into_iter().chain(preference).min();
         }
-    }
-
-    /// The branch above one, and what this one has to offer to it.
-    fn preference(&self, at: usize) -> Option<(usize, Option<Preference>)> {
-        let branch = self.branches.get(at)?;
-        let level = branch.level?;
-        let mut best = branch.best.clone();
-        if let Some(count) = best.as_mut().and_then(|b| b.domains.get_mut(level)) {
-            *count = branch.count;
-        }
-        Some((branch.parent, best))
-    }
-
-    /// One more instance is in a branch whose best node may be another one: it takes another place among
-    /// its siblings, and the branch above another best. Answers with that branch.
-    fn count(&mut self, at: usize) -> Option<usize> {
-        let parent = self.branches.get(at).filter(|b| b.level.is_some())?.parent;
-        // It was the first of its siblings: its node was the best of all.
-        self.branches.get_mut(parent)?.order.pop_first();
-        self.branches.get_mut(at)?.count += 1;
-        self.stand(at);
-        self.gather(parent);
-        Some(parent)
     }
 }
 
-/// One cell as a search sees it.
+/// One domain's nodes as a search sees them.
 struct Sight<'a> {
-    cell: &'a Cell,
+    layout: &'a Layout,
     needs: &'a Needs,
+    measure: Measure,
     on: &'a BTreeMap<NodeName, u32>,
     tier: u32,
+    /// The nodes in it that have the package.
+    holders: &'a [NodeName],
+    /// The level of the domains in it, and which of them are looked at by themselves.
+    below: Option<(usize, &'a BTreeSet<usize>)>,
 }
 
 impl Sight<'_> {
-    /// The order that matters, and where in it to begin.
-    fn order(&self) -> (&Order, Rank) {
+    /// Before this nothing can suit.
+    fn begin(&self) -> Position {
         let wanted = &self.needs.resources;
-        if wanted.memory_bytes == 0 && wanted.cpu_millis == 0 {
-            (&self.cell.even, (wanted.gpus, 0))
-        } else {
-            (&self.cell.tight, (wanted.gpus, slack(wanted)))
-        }
+        (wanted.gpus, self.measure.amount(wanted, 0), None)
     }
 
-    fn suits(&self, node: &NodeName, free: &berth_model::resources::Resources) -> bool {
-        let on = self.on.get(node).copied().unwrap_or(0);
-        on == self.tier && self.needs.resources.fits(free)
+    /// The first node of an order that suits, from a position on.
+    fn first(&self, order: &crate::layout::Order, begin: Position) -> Option<Position> {
+        let mut rest = order.range(begin..);
+        let suits = |(position, free): &(&Position, &berth_model::resources::Resources)| {
+            let node = position.2.as_ref();
+            self.needs.resources.fits(free) && node.is_some_and(|node| self.is_here(node))
+        };
+        rest.find(suits).map(|(position, _)| position.clone())
     }
 
-    /// The first node from a position on.
-    fn first(&self, from: Option<&(Rank, NodeName)>) -> Option<(Rank, NodeName)> {
-        let (order, begin) = self.order();
-        for (rank, group) in order.range(from.map_or(begin, |(rank, _)| *rank)..) {
-            let node = match from.filter(|(begin, _)| begin == rank) {
-                Some((_, node)) => self.in_group(group.range(node.clone()..)),
-                None => self.in_group(group.range::<NodeName, _>(..)),
-            };
-            if let Some(node) = node {
-                return Some((*rank, node));
-            }
-        }
-        None
+    /// Whether a node has as many of the service's instances as is looked for, and is in no domain looked at by
+    /// itself.
+    fn is_here(&self, node: &NodeName) -> bool {
+        self.on.get(node).copied().unwrap_or(0) == self.tier
+            && self.below.is_none_or(|(level, used)| {
+                used.is_empty()
+                    || self
+                        .layout
+                        .domains_of(node)
+                        .get(level)
+                        .is_none_or(|domain| !used.contains(domain))
+            })
     }
 
-    fn in_group<'a>(
-        &self,
-        mut group: impl Iterator<Item = (&'a NodeName, &'a berth_model::resources::Resources)>,
-    ) -> Option<NodeName> {
-        group
-            .find(|(node, free)| self.suits(node, free))
-            .map(|(node, _)| node.clone())
-    }
-
-    /// A node at a position that has the package.
-    fn with_package(&self, rank: Rank) -> Option<NodeName> {
-        let holders = self.cell.packages.get(self.needs.package.as_ref()?)?;
-        let group = self.order().0.get(&rank)?;
-        let suits = |node: &&NodeName| group.get(*node).is_some_and(|free| self.suits(node, free));
-        holders.iter().find(suits).cloned()
-    }
-
-    /// The first node that has the package, where others cannot take it.
-    fn with_package_only(&self) -> Option<(Rank, NodeName, bool)> {
-        let holders = self.cell.packages.get(self.needs.package.as_ref()?)?;
-        let (order, begin) = self.order();
-        for (rank, group) in order.range(begin..) {
-            let has = group.iter().filter(|(node, _)| holders.contains(*node));
-            if let Some(node) = self.in_group(has) {
-                return Some((*rank, node, false));
-            }
-        }
-        None
+    /// The first node that has the package, at a position like another one's or wherever it is.
+    fn holder(&self, profile: usize, like: Option<&Position>) -> Option<Position> {
+        let positions = self.holders.iter().filter_map(|node| {
+            let entry = self.layout.entry(node)?;
+            let suits = entry.profile == profile
+                && entry.open
+                && self.needs.resources.fits(&entry.free)
+                && self.is_here(node);
+            suits.then(|| entry.position(self.measure, node))
+        });
+        positions
+            .filter(|p| like.is_none_or(|like| (p.0, p.1) == (like.0, like.1)))
+            .min()
     }
 }
+
+/// The nodes that have each package.
+pub(crate) type Holders = BTreeMap<PackageDigest, BTreeSet<NodeName>>;

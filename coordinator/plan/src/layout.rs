@@ -1,51 +1,70 @@
-//! Nodes in the order in which a placement looks at them.
+//! Nodes in the orders in which a placement looks at them.
 //!
-//! A layout belongs to one list of failure-domain labels. Nodes of the same domains and the same profile are
-//! one [`Cell`]; in it they stand in two orders: by what is left of them, for instances that claim memory or
-//! processor time (the tightest fit comes first), and by how many instances they hold, for those that claim
-//! nothing. What is left is counted in steps of a sixteenth of a core or 256 MiB, so that nodes that differ
-//! only by a trifle are alike, and the package's being there decides between them.
+//! A layout belongs to one list of failure-domain labels. The domains make a tree, from the whole fleet down to
+//! the narrowest, and every [`Domain`] has all nodes in it in order, apart by profile. There is one order for
+//! each [`Measure`] of what is left of a node that something asks for. What is left is counted in steps, so
+//! that nodes that differ only by a trifle are alike, and the package's being there decides between them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
-use berth_model::digest::PackageDigest;
 use berth_model::id::NodeName;
 use berth_model::resources::Resources;
 
-/// A node's failure domains, from the widest to the narrowest; empty where it lacks the label.
-pub(crate) type Path = Arc<[String]>;
-
-/// Where nodes stand together.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct CellKey {
-    pub(crate) path: Path,
-    pub(crate) profile: usize,
+/// By what nodes stand in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Measure {
+    /// What is left of memory or processor time, whichever is less, a core counted as 4 GiB.
+    Scarcest,
+    /// What is left of memory.
+    Memory,
+    /// How many instances are there.
+    Count,
 }
 
-/// A position in an order: GPUs left, then what else is left or how many instances are there.
-pub(crate) type Rank = (u32, u64);
+impl Measure {
+    /// What matters to an instance that claims so much.
+    pub(crate) fn of(wanted: &Resources) -> Self {
+        match (wanted.cpu_millis, wanted.memory_bytes) {
+            (0, 0) => Self::Count,
+            (0, _) => Self::Memory,
+            _ => Self::Scarcest,
+        }
+    }
 
-/// Nodes at each position, with what is left of them.
-pub(crate) type Order = BTreeMap<Rank, BTreeMap<NodeName, Resources>>;
+    /// So much, in sixteenths of a core or of 4 GiB. Never less for more, but for the count.
+    pub(crate) fn amount(self, free: &Resources, held: u32) -> u64 {
+        let memory = free.memory_bytes >> 28;
+        match self {
+            Self::Scarcest => memory.min(free.cpu_millis.saturating_mul(16) / 1000),
+            Self::Memory => memory,
+            Self::Count => u64::from(held),
+        }
+    }
+}
 
-/// Nodes of the same domains and profile.
+/// A place in an order: GPUs left, then the measure; without a node the first of its like.
+pub(crate) type Position = (u32, u64, Option<NodeName>);
+
+/// Nodes in order, with what is left of them.
+pub(crate) type Order = BTreeMap<Position, Resources>;
+
+/// The nodes of one profile in one domain. Exclusive ones that have an instance are in no order.
+pub(crate) type Orders = BTreeMap<Measure, Order>;
+
+/// A failure domain.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Cell {
-    members: usize,
-    /// By what is left of them.
-    pub(crate) tight: Order,
-    /// By how many instances they hold.
-    pub(crate) even: Order,
-    /// Which of them have a package.
-    pub(crate) packages: BTreeMap<PackageDigest, BTreeSet<NodeName>>,
+pub(crate) struct Domain {
+    /// The domains in it, by the value of their label.
+    pub(crate) below: BTreeMap<String, usize>,
+    /// The nodes in it, by profile.
+    pub(crate) nodes: BTreeMap<usize, Orders>,
 }
 
 /// What is known of a node here.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Entry {
     pub(crate) profile: usize,
-    /// Whether it may take instances at all: exclusive nodes that have one are in no order.
+    /// Whether it may take instances at all.
     pub(crate) open: bool,
     pub(crate) held: u32,
     pub(crate) gpus: u32,
@@ -53,189 +72,179 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    fn tight(&self) -> Rank {
-        (self.free.gpus, slack(&self.free))
-    }
-
-    fn even(&self) -> Rank {
-        (self.free.gpus, u64::from(self.held))
+    /// Its place among nodes of its profile.
+    pub(crate) fn position(&self, measure: Measure, node: &NodeName) -> Position {
+        let amount = measure.amount(&self.free, self.held);
+        (self.free.gpus, amount, Some(node.clone()))
     }
 }
 
-/// How much is left, in sixteenths of a core, a core counted as 4 GiB. Never less for more.
-pub(crate) fn slack(free: &Resources) -> u64 {
-    (free.memory_bytes >> 28).saturating_add(free.cpu_millis.saturating_mul(16) / 1000)
-}
-
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Spot {
-    path: Path,
+    labels: Vec<String>,
+    /// Its domains, the whole fleet first.
+    domains: Vec<usize>,
     entry: Option<Entry>,
-    packages: Arc<BTreeSet<PackageDigest>>,
 }
 
-/// The nodes by one list of failure-domain labels.
+/// The nodes by one list of failure-domain labels. Domains are never removed: there are few, and their labels'
+/// values come back.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
     labels: Vec<String>,
-    cells: BTreeMap<CellKey, Cell>,
+    /// Levels that some node has a label for; the narrower ones are left out.
+    depth: usize,
+    measures: Vec<Measure>,
+    domains: Vec<Domain>,
     spots: BTreeMap<NodeName, Spot>,
 }
+
+/// The whole fleet among the domains.
+pub(crate) const FLEET: usize = 0;
 
 impl Layout {
     pub(crate) fn new(labels: Vec<String>) -> Self {
         Self {
             labels,
-            cells: BTreeMap::new(),
+            depth: 0,
+            measures: Vec::new(),
+            domains: vec![Domain::default()],
             spots: BTreeMap::new(),
         }
     }
 
-    pub(crate) fn cells(&self) -> &BTreeMap<CellKey, Cell> {
-        &self.cells
+    pub(crate) fn domain(&self, id: usize) -> Option<&Domain> {
+        self.domains.get(id)
     }
 
-    pub(crate) fn path(&self, node: &NodeName) -> Option<&Path> {
-        self.spots.get(node).map(|spot| &spot.path)
+    /// A node's domains, the whole fleet first.
+    pub(crate) fn domains_of(&self, node: &NodeName) -> &[usize] {
+        self.spots.get(node).map_or(&[], |spot| &spot.domains)
     }
 
-    /// Notes a node's failure domains.
-    pub(crate) fn place(&mut self, node: &NodeName, labels: &BTreeMap<String, String>) {
+    pub(crate) fn entry(&self, node: &NodeName) -> Option<&Entry> {
+        self.spots.get(node)?.entry.as_ref()
+    }
+
+    /// Keeps an order by this measure from now on. Answers whether every node must be put anew.
+    pub(crate) fn ask(&mut self, measure: Measure) -> bool {
+        let new = !self.measures.contains(&measure);
+        if new {
+            self.clear();
+            self.measures.push(measure);
+        }
+        new
+    }
+
+    fn clear(&mut self) {
+        self.domains = vec![Domain::default()];
+        for spot in self.spots.values_mut() {
+            spot.domains.clear();
+            spot.entry = None;
+        }
+    }
+
+    /// Notes a node's failure domains. Answers whether every node must be put anew, as a narrower kind of
+    /// domain is new.
+    pub(crate) fn place(&mut self, node: &NodeName, labels: &BTreeMap<String, String>) -> bool {
         let values = self.labels.iter();
-        let path: Path = values
+        let values: Vec<String> = values
             .map(|key| labels.get(key).cloned().unwrap_or_default())
             .collect();
-        if self.path(node) != Some(&path) {
+        let depth = values.iter().rposition(|v| !v.is_empty());
+        let depth = depth.map_or(0, |level| level + 1);
+        let deeper = depth > self.depth;
+        if deeper {
+            self.depth = depth;
+            self.clear();
+        }
+        let spot = self.spots.get(node);
+        if spot.is_none_or(|spot| spot.labels != values || spot.domains.is_empty()) {
             self.remove(node);
+            let domains = self.path(&values);
             let spot = Spot {
-                path,
+                labels: values,
+                domains,
                 entry: None,
-                packages: Arc::default(),
             };
             self.spots.insert(node.clone(), spot);
         }
+        deeper
+    }
+
+    fn path(&mut self, values: &[String]) -> Vec<usize> {
+        let mut path = vec![FLEET];
+        let mut at = FLEET;
+        for value in values.iter().take(self.depth) {
+            let known = self.domains.get(at).and_then(|d| d.below.get(value));
+            at = known.copied().unwrap_or_else(|| {
+                let id = self.domains.len();
+                self.domains.push(Domain::default());
+                if let Some(domain) = self.domains.get_mut(at) {
+                    domain.below.insert(value.clone(), id);
+                }
+                id
+            });
+            path.push(at);
+        }
+        path
     }
 
     pub(crate) fn remove(&mut self, node: &NodeName) {
-        let Some(spot) = self.spots.remove(node) else {
-            return;
-        };
-        let Some(entry) = spot.entry else {
-            return;
-        };
-        let key = CellKey {
-            path: spot.path,
-            profile: entry.profile,
-        };
-        if let Some(cell) = self.cells.get_mut(&key) {
-            cell.forget(node, &entry);
-            cell.forget_packages(node, &spot.packages);
-            cell.members -= 1;
-            if cell.members == 0 {
-                self.cells.remove(&key);
-            }
+        if let Some(spot) = self.spots.remove(node)
+            && let Some(entry) = &spot.entry
+        {
+            self.leave(&spot.domains, node, entry);
         }
     }
 
-    /// Puts a node at its position. Answers whether that is another one than before.
-    pub(crate) fn index(
-        &mut self,
-        node: &NodeName,
-        entry: &Entry,
-        packages: &Arc<BTreeSet<PackageDigest>>,
-    ) -> bool {
+    /// Puts a node in its place. Answers whether that is another one than before.
+    pub(crate) fn index(&mut self, node: &NodeName, entry: &Entry) -> bool {
         let Some(spot) = self.spots.get_mut(node) else {
             return false;
         };
-        let same_packages = Arc::ptr_eq(&spot.packages, packages) || spot.packages == *packages;
-        if spot.entry.as_ref() == Some(entry) && same_packages {
+        if spot.entry.as_ref() == Some(entry) {
             return false;
         }
         let old = spot.entry.replace(entry.clone());
-        let old_packages = std::mem::replace(&mut spot.packages, Arc::clone(packages));
-        let mut key = CellKey {
-            path: Arc::clone(&spot.path),
-            profile: entry.profile,
-        };
-        match old {
-            Some(old) if old.profile == entry.profile => {
-                let cell = self.cells.entry(key).or_default();
-                cell.forget(node, &old);
-                cell.enter(node, entry);
-                if !same_packages {
-                    cell.forget_packages(node, &old_packages);
-                    cell.enter_packages(node, packages);
-                }
-            }
-            old => {
-                let cell = self.cells.entry(key.clone()).or_default();
-                cell.members += 1;
-                cell.enter(node, entry);
-                cell.enter_packages(node, packages);
-                if let Some(old) = old {
-                    key.profile = old.profile;
-                    if let Some(cell) = self.cells.get_mut(&key) {
-                        cell.forget(node, &old);
-                        cell.forget_packages(node, &old_packages);
-                        cell.members -= 1;
-                        if cell.members == 0 {
-                            self.cells.remove(&key);
-                        }
-                    }
-                }
-            }
+        let domains = std::mem::take(&mut spot.domains);
+        if let Some(old) = old {
+            self.leave(&domains, node, &old);
+        }
+        self.enter(&domains, node, entry);
+        if let Some(spot) = self.spots.get_mut(node) {
+            spot.domains = domains;
         }
         true
     }
-}
 
-impl Cell {
-    fn enter(&mut self, node: &NodeName, entry: &Entry) {
-        if entry.open {
-            let orders = [
-                (&mut self.tight, entry.tight()),
-                (&mut self.even, entry.even()),
-            ];
-            for (order, rank) in orders {
-                order
-                    .entry(rank)
-                    .or_default()
-                    .insert(node.clone(), entry.free);
+    fn enter(&mut self, domains: &[usize], node: &NodeName, entry: &Entry) {
+        if !entry.open {
+            return;
+        }
+        for id in domains {
+            let Some(domain) = self.domains.get_mut(*id) else {
+                continue;
+            };
+            let orders = domain.nodes.entry(entry.profile).or_default();
+            for measure in &self.measures {
+                let order = orders.entry(*measure).or_default();
+                order.insert(entry.position(*measure, node), entry.free);
             }
         }
     }
 
-    fn forget(&mut self, node: &NodeName, entry: &Entry) {
-        if entry.open {
-            let orders = [
-                (&mut self.tight, entry.tight()),
-                (&mut self.even, entry.even()),
-            ];
-            for (order, rank) in orders {
-                if let Some(group) = order.get_mut(&rank) {
-                    group.remove(node);
-                    if group.is_empty() {
-                        order.remove(&rank);
-                    }
-                }
-            }
+    fn leave(&mut self, domains: &[usize], node: &NodeName, entry: &Entry) {
+        if !entry.open {
+            return;
         }
-    }
-
-    fn enter_packages(&mut self, node: &NodeName, packages: &BTreeSet<PackageDigest>) {
-        for package in packages {
-            let holders = self.packages.entry(*package).or_default();
-            holders.insert(node.clone());
-        }
-    }
-
-    fn forget_packages(&mut self, node: &NodeName, packages: &BTreeSet<PackageDigest>) {
-        for package in packages {
-            if let Some(holders) = self.packages.get_mut(package) {
-                holders.remove(node);
-                if holders.is_empty() {
-                    self.packages.remove(package);
-                }
+        for id in domains {
+            let domain = self.domains.get_mut(*id);
+            let Some(orders) = domain.and_then(|d| d.nodes.get_mut(&entry.profile)) else {
+                continue;
+            };
+            for (measure, order) in orders {
+                order.remove(&entry.position(*measure, node));
             }
         }
     }

@@ -12,7 +12,8 @@ use berth_model::id::NodeName;
 use berth_model::node::RuntimeKind;
 use berth_model::resources::Resources;
 
-use crate::layout::{Entry, Layout};
+use crate::chooser::Holders;
+use crate::layout::{Entry, Layout, Measure};
 use crate::reject::{self, Rejection, Rejections};
 use crate::{Needs, NodeSeen, Session};
 
@@ -113,6 +114,9 @@ pub(crate) struct Machines {
     /// Keys of the labels that something asks for.
     keys: BTreeSet<String>,
     layouts: BTreeMap<Vec<String>, Layout>,
+    holders: Holders,
+    /// Every node must be put anew, because the orders have changed.
+    resort: bool,
     /// Counts every change of what a search can find.
     version: u64,
     /// Needs for which no node was found, and when that was.
@@ -137,14 +141,21 @@ impl Machines {
         self.all.contains_key(node)
     }
 
-    pub(crate) fn profile(&self, id: usize) -> Option<&Profile> {
-        self.profiles.get(id)
+    /// The profiles that will do, with their numbers.
+    pub(crate) fn accepted(&self, needs: &Needs) -> Vec<(usize, &Profile)> {
+        let profiles = self.profiles.iter().enumerate();
+        profiles
+            .filter(|(_, profile)| reject::by_profile(profile, needs).is_none())
+            .collect()
     }
 
-    /// Profiles by number, with whether each is accepted.
-    pub(crate) fn accepted(&self, needs: &Needs) -> Vec<bool> {
-        let accepts = |profile| reject::by_profile(profile, needs).is_none();
-        self.profiles.iter().map(accepts).collect()
+    /// The nodes that have a package.
+    pub(crate) fn holders(
+        &self,
+        package: Option<&PackageDigest>,
+    ) -> impl Iterator<Item = &NodeName> {
+        let holders = package.and_then(|package| self.holders.get(package));
+        holders.into_iter().flatten()
     }
 
     /// Takes what is seen of a node, with whether it counts as lost. Answers whether it is new.
@@ -154,18 +165,48 @@ impl Machines {
         let machine = self.all.entry(name.clone()).or_default();
         machine.capacity = seen.capacity;
         machine.gpus = seen.gpus.iter().cloned().collect();
-        machine.packages = Arc::clone(&seen.packages);
         machine.profile = profile;
+        let packages = std::mem::replace(&mut machine.packages, Arc::clone(&seen.packages));
+        if !Arc::ptr_eq(&packages, &seen.packages) {
+            self.hold_packages(name, &packages, &seen.packages);
+        }
         for layout in self.layouts.values_mut() {
-            layout.place(name, &seen.labels);
+            self.resort |= layout.place(name, &seen.labels);
         }
         self.index(name);
         new
     }
 
+    fn hold_packages(
+        &mut self,
+        node: &NodeName,
+        old: &BTreeSet<PackageDigest>,
+        new: &BTreeSet<PackageDigest>,
+    ) {
+        for package in old.difference(new) {
+            if let Some(holders) = self.holders.get_mut(package) {
+                holders.remove(node);
+                if holders.is_empty() {
+                    self.holders.remove(package);
+                }
+            }
+        }
+        for package in new.difference(old) {
+            let holders = self.holders.entry(*package).or_default();
+            holders.insert(node.clone());
+        }
+        self.version += u64::from(old != new);
+    }
+
+    /// Whether every node must be put anew, because the orders have changed.
+    pub(crate) fn resort(&mut self) -> bool {
+        std::mem::take(&mut self.resort)
+    }
+
     /// Forgets a node.
     pub(crate) fn remove(&mut self, name: &NodeName) {
-        if self.all.remove(name).is_some() {
+        if let Some(machine) = self.all.remove(name) {
+            self.hold_packages(name, &machine.packages, &BTreeSet::new());
             for layout in self.layouts.values_mut() {
                 layout.remove(name);
             }
@@ -203,16 +244,13 @@ impl Machines {
         id
     }
 
-    /// Notes what something asks for. Answers whether every node must be put anew.
-    pub(crate) fn ask(&mut self, needs: &Needs) -> bool {
-        let new_key = needs.labels.keys().any(|key| !self.keys.contains(key));
+    /// Notes what something asks for.
+    pub(crate) fn ask(&mut self, needs: &Needs) {
+        self.resort |= needs.labels.keys().any(|key| !self.keys.contains(key));
         self.keys.extend(needs.labels.keys().cloned());
-        let new_layout = !self.layouts.contains_key(&needs.spread);
-        if new_layout {
-            let layout = Layout::new(needs.spread.clone());
-            self.layouts.insert(needs.spread.clone(), layout);
-        }
-        new_key || new_layout
+        let layout = self.layouts.entry(needs.spread.clone());
+        let layout = layout.or_insert_with(|| Layout::new(needs.spread.clone()));
+        self.resort |= layout.ask(Measure::of(&needs.resources));
     }
 
     /// Drops the orders of nodes that nothing asks for any more.
@@ -254,7 +292,7 @@ impl Machines {
         };
         let mut changed = false;
         for layout in self.layouts.values_mut() {
-            changed |= layout.index(node, &entry, &machine.packages);
+            changed |= layout.index(node, &entry);
         }
         self.version += u64::from(changed);
     }

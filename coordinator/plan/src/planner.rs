@@ -67,8 +67,6 @@ pub struct Planner {
     hungry: BTreeSet<ServiceName>,
     /// Deadlines of the jobs that run.
     dues: BTreeSet<(Monotonic, JobName)>,
-    /// Something is asked for that the machines are not sorted by.
-    resort: bool,
 }
 
 impl Planner {
@@ -148,7 +146,7 @@ impl Planner {
             needs
         });
         if let Some(needs) = &needs {
-            self.resort |= self.state.machines.ask(needs);
+            self.state.machines.ask(needs);
         }
         let before = self.desired.needs.get(&key).map(|n| n.spread.clone());
         if put(&mut self.desired.needs, &key, needs) {
@@ -284,12 +282,14 @@ impl Planner {
     fn catch_up(&mut self) {
         let state = &mut self.state;
         state.remember();
-        let mut nodes = std::mem::take(&mut state.touched_nodes);
-        if std::mem::take(&mut self.resort) {
-            nodes.extend(self.observed.nodes.keys().cloned());
-        }
-        for name in nodes {
+        for name in std::mem::take(&mut state.touched_nodes) {
             state.refresh_node(&name, self.observed.nodes.get(&name));
+        }
+        // A node may be the first with a label that something is spread over; there are few such labels.
+        while state.machines.resort() {
+            for (name, seen) in &self.observed.nodes {
+                state.refresh_node(name, Some(seen));
+            }
         }
         let mut rooms = BTreeSet::new();
         for id in std::mem::take(&mut state.touched) {
