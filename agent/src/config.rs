@@ -4,7 +4,7 @@ mod docker;
 mod isolation;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -27,8 +27,12 @@ pub struct Config {
     pub shim: Option<PathBuf>,
     /// `port_range`: ports that it gives to instances, `"21000-21999"`.
     pub port_range: PortRange,
-    /// `address`: what instances are told as HOST and gateways dial.
+    /// `address`: where gateways dial the relay; without relays, what instances are told as HOST and gateways dial.
     pub address: IpAddr,
+    /// `relay_listen`: where the node's `berth-relay` listens.
+    pub relay_listen: SocketAddr,
+    /// `relay_dir`: the folder that it reads.
+    pub relay_dir: PathBuf,
     /// `kind`: `"physical"` or `"virtual"`; none: found out.
     pub kind: Option<NodeKind>,
     /// `exclusive`: one instance at a time; none: on virtual machines.
@@ -65,6 +69,8 @@ impl Default for Config {
             shim: None,
             port_range: PortRange::default(),
             address: IpAddr::from([127, 0, 0, 1]),
+            relay_listen: SocketAddr::from(([0, 0, 0, 0], 7460)),
+            relay_dir: PathBuf::from("/var/lib/berth/relay"),
             kind: None,
             exclusive: None,
             labels: BTreeMap::new(),
@@ -91,6 +97,8 @@ const KEYS: [&str; 18] = [
     "shim",
     "port_range",
     "address",
+    "relay_listen",
+    "relay_dir",
     "kind",
     "exclusive",
     "labels",
@@ -146,6 +154,12 @@ impl Config {
             shim: reader.text("shim").map(PathBuf::from),
             port_range: reader.parsed("port_range").unwrap_or(default.port_range),
             address: reader.parsed("address").unwrap_or(default.address),
+            relay_listen: reader
+                .parsed("relay_listen")
+                .unwrap_or(default.relay_listen),
+            relay_dir: reader
+                .text("relay_dir")
+                .map_or(default.relay_dir, PathBuf::from),
             kind: reader.kind(),
             exclusive: reader.take("exclusive", "true or false", |value| value.as_bool()),
             labels: reader.labels(),

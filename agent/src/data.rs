@@ -73,6 +73,11 @@ impl DataDir {
         self.root.join("ledger.json")
     }
 
+    /// How the coordinator said last that gateways reach instances.
+    pub fn transport(&self) -> PathBuf {
+        self.root.join("transport")
+    }
+
     /// Unpacked packages.
     pub fn packages(&self) -> PathBuf {
         self.root.join("packages")

@@ -24,6 +24,7 @@ pub mod packages;
 pub mod pod;
 pub mod ports;
 pub mod reconcile;
+pub mod relay;
 pub mod rpc;
 pub mod run;
 pub mod runtime;

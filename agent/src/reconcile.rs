@@ -11,16 +11,17 @@ mod task;
 mod watching;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use berth_agent_plan::{Check, Local, Settings, plan};
+use berth_agent_plan::{Check, Local, Run, Settings, Status, plan};
 use berth_model::digest::PackageDigest;
 use berth_model::id::InstanceId;
 use berth_model::instance::{InstanceSpec, Reason};
 use berth_model::route::Order;
 use berth_model::time::Monotonic;
+use berth_relay::folder::Target;
 use berth_shim::spec::LogSpec;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -32,6 +33,7 @@ use crate::ledger::{Ledger, Refused};
 use crate::logs;
 use crate::packages::{PackageNews, Packages};
 use crate::ports::PortRange;
+use crate::relay::Relay;
 use crate::rpc::board::Board;
 use crate::runtime::{EndState, Handle, PrepareError, Runtimes};
 use crate::tasks::{TaskNews, Tasks};
@@ -115,6 +117,8 @@ pub enum Event {
         /// Told when it is heard, which is after all that came before was planned for.
         reply: oneshot::Sender<()>,
     },
+    /// How instances are reached may have changed.
+    Relay,
     /// Stop everything in order: the agent ends with its instances.
     End,
 }
@@ -152,6 +156,8 @@ pub struct Parts {
     pub progress: Option<ProgressSender>,
     /// Where instances listen, in a Pod.
     pub inside: Option<Inside>,
+    /// The node's relay.
+    pub relay: Arc<Relay>,
     /// Where statuses are published.
     pub board: Arc<Board>,
     /// Where events come from; and a way to send some.
@@ -217,7 +223,7 @@ impl Reconciler {
             clock::now(),
             &reconciler.parts.settings,
         );
-        reconciler.parts.board.publish(plan.statuses, clock::wall());
+        reconciler.publish(plan.statuses).await;
         reconciler
     }
 
@@ -251,9 +257,7 @@ impl Reconciler {
                 now,
                 &self.parts.settings,
             );
-            self.parts
-                .board
-                .publish(plan.statuses.clone(), clock::wall());
+            self.publish(plan.statuses.clone()).await;
             if plan.actions.is_empty() {
                 self.drain();
                 self.tell(&plan.statuses);
@@ -269,10 +273,37 @@ impl Reconciler {
 
     /// What instances are told as HOST.
     fn host(&self) -> IpAddr {
-        self.parts
-            .inside
-            .as_ref()
-            .map_or(self.parts.settings.address, |inside| inside.host)
+        match &self.parts.inside {
+            Some(inside) => inside.host,
+            None => {
+                let relayed = self.parts.relay.host();
+                relayed.unwrap_or(self.parts.settings.address)
+            }
+        }
+    }
+
+    /// Has the relay pass on to what runs, and then reports everything; an address only where gateways reach it.
+    async fn publish(&self, mut statuses: BTreeMap<InstanceId, Status>) {
+        let relay = &self.parts.relay;
+        relay.instances(self.relayed()).await;
+        for (id, status) in &mut statuses {
+            status.address = status.address.filter(|at| relay.reaches(id, *at));
+        }
+        self.parts.board.publish(statuses, clock::wall());
+    }
+
+    /// What listens on loopback for the relay.
+    fn relayed(&self) -> BTreeMap<InstanceId, Target> {
+        let running = self.local.iter().filter(|(_, local)| {
+            // A task is reached by nobody.
+            !matches!(local.run, Run::Down { .. }) && local.task.is_none()
+        });
+        let listens = running.filter_map(|(id, local)| {
+            let host = local.host.filter(IpAddr::is_loopback)?;
+            let at = SocketAddr::new(host, local.port?);
+            Some((id.clone(), Target::Tcp(at)))
+        });
+        listens.collect()
     }
 
     fn running_start(&self, id: &InstanceId, start: u32) -> bool {

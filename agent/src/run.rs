@@ -22,6 +22,7 @@ use crate::limit::Limit;
 use crate::logs::Shipper;
 use crate::packages::{Packages, Shared};
 use crate::reconcile::{Event, Inside, Parts, ProgressSender, Reconciler};
+use crate::relay::{Place, Relay};
 use crate::rpc::board::Board;
 use crate::rpc::connect::{ConnectError, normalize};
 use crate::rpc::machine::Machine;
@@ -45,18 +46,6 @@ pub enum RunError {
     /// The configured endpoint is none.
     #[error(transparent)]
     Endpoint(#[from] ConnectError),
-    /// Gateways on other machines would dial their own loopback.
-    #[error(
-        "the coordinator is on another machine ({endpoint}), and instances would be reached at {address}, \
-         which is every machine's own: set address in agent.toml to an address of this machine that \
-         the gateways can dial"
-    )]
-    Unreachable {
-        /// The coordinator.
-        endpoint: String,
-        /// The configured address.
-        address: std::net::IpAddr,
-    },
     /// The runtime cannot be used.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
@@ -73,28 +62,23 @@ pub enum RunError {
     Task(&'static str),
 }
 
-/// A loopback address serves only where everything is on one machine.
-fn check_address(endpoint: &str, address: std::net::IpAddr) -> Result<(), RunError> {
-    let host = endpoint.rsplit_once(':').map_or(endpoint, |(host, _)| host);
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let local = host == "localhost"
-        || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|ip| ip.is_loopback());
-    if local || !address.is_loopback() {
-        return Ok(());
-    }
-    Err(RunError::Unreachable {
-        endpoint: endpoint.to_owned(),
-        address,
-    })
-}
-
 /// Limits of a start's log on disk.
 fn log_spec(config: &Config) -> LogSpec {
     LogSpec {
         segment_bytes: config.log_segment.0,
         budget_bytes: config.log_budget.0,
+    }
+}
+
+/// Where the node's relay is.
+fn relay_place(config: &Config, data: &DataDir, identity: &Identity, endpoint: &str) -> Place {
+    Place {
+        node: identity.name.clone(),
+        folder: config.relay_dir.clone(),
+        listen: config.relay_listen,
+        address: config.address,
+        endpoint: endpoint.to_owned(),
+        told: data.transport(),
     }
 }
 
@@ -229,6 +213,7 @@ pub(crate) struct Agent {
     logs: Shipper,
     session: Session,
     renewer: Renewer,
+    relay: Arc<Relay>,
     /// To its reconciler.
     pub(crate) events: mpsc::Sender<Event>,
     /// The connection to the coordinator, while a session is open.
@@ -249,7 +234,6 @@ impl Agent {
             Some(endpoint) => normalize(endpoint)?,
             None => identity.endpoint.clone(),
         };
-        check_address(&endpoint, config.address)?;
         let boot_id = role.facts.boot_id.clone();
         role.board.facts(|known| known.clone_from(&role.facts));
         let (mut watching, machine) = watch_machine(config, &runtimes, &role, data).await;
@@ -267,7 +251,12 @@ impl Agent {
             .inside
             .is_none()
             .then(|| stores.watch(role.board.clone()));
+        let place = relay_place(config, data, &identity, &endpoint);
+        // In a Pod there is none.
+        let place = role.inside.is_none().then_some(place);
+        let relay = Relay::open(place, role.board.clone(), events.clone()).await;
         let parts = Parts {
+            relay: relay.clone(),
             settings: role.settings,
             data: data.clone(),
             ledger: role.ledger,
@@ -309,6 +298,7 @@ impl Agent {
             board: role.board,
             events: events.clone(),
             channel,
+            relay: relay.clone(),
             runtimes,
             machine,
         };
@@ -317,6 +307,7 @@ impl Agent {
             logs,
             session,
             renewer,
+            relay,
             events,
             connected,
             _watching: watching,
@@ -326,6 +317,7 @@ impl Agent {
     /// Works for ever; tells which task ended, if one did.
     pub(crate) async fn work(self) -> RunError {
         let started = clock::now();
+        let connected = self.connected.clone();
         let systemd = supervised::tell(
             self.session.identity.borrow().name.to_string(),
             self.session.endpoint.clone(),
@@ -338,30 +330,9 @@ impl Agent {
             _ = tokio::spawn(self.logs.run()) => "log shipper",
             _ = tokio::spawn(self.session.run()) => "session",
             _ = tokio::spawn(self.renewer.run()) => "renewal",
+            _ = tokio::spawn(self.relay.work(connected)) => "relay",
         };
         tracing::error!(task = ended, after = ?clock::now().since(started), "a task ended");
         RunError::Task(ended)
-    }
-}
-
-#[cfg(test)]
-mod address_tests {
-    use super::check_address;
-
-    #[test]
-    fn a_remote_fleet_needs_an_address_that_can_be_dialled() {
-        let loopback = "127.0.0.1".parse().unwrap();
-        let real = "10.0.0.7".parse().unwrap();
-        for here in ["127.0.0.1:7450", "localhost:7450", "[::1]:7450"] {
-            assert!(check_address(here, loopback).is_ok(), "{here}");
-        }
-        for there in [
-            "10.0.0.1:7450",
-            "control.example:7450",
-            "[2001:db8::1]:7450",
-        ] {
-            assert!(check_address(there, loopback).is_err(), "{there}");
-            assert!(check_address(there, real).is_ok(), "{there}");
-        }
     }
 }

@@ -39,6 +39,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "berth-notify",
             "berth-package",
             "berth-proto",
+            "berth-relay",
             "berth-shim",
         ],
     ),

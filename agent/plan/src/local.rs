@@ -1,5 +1,6 @@
 //! What is so of one instance on this node, and how news change it.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_model::digest::PackageDigest;
@@ -17,6 +18,8 @@ pub struct Local {
     pub digest: Option<PackageDigest>,
     /// Its package on this node.
     pub package: Package,
+    /// Where its current start listens, if not at the configured address.
+    pub host: Option<IpAddr>,
     /// The port it holds.
     pub port: Option<u16>,
     /// The port of its module, where that is not the instance's: predictions go to its transform.

@@ -8,7 +8,7 @@ use berth_model::id::InstanceId;
 /// The numbers that planning goes by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Where gateways dial instances.
+    /// Where instances listen, and gateways dial them, unless they were told otherwise.
     pub address: IpAddr,
     /// At most one instance is live at a time.
     pub exclusive: bool,

@@ -134,7 +134,7 @@ fn address(local: &Local, settings: &Settings) -> Option<SocketAddr> {
     local
         .port
         .filter(|_| local.task.is_none())
-        .map(|port| SocketAddr::new(settings.address, port))
+        .map(|port| SocketAddr::new(local.host.unwrap_or(settings.address), port))
 }
 
 fn running(

@@ -1,6 +1,7 @@
 //! After a restart of the agent: what became of what the last one started.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use berth_agent_plan::{End, Local, Run};
 use berth_model::id::InstanceId;
@@ -106,6 +107,7 @@ impl Reconciler {
         local.start = local.start.max(start);
         if let Ok(spec) = Spec::load(&dir) {
             local.grace = Some(std::time::Duration::from_millis(spec.stop_grace_ms));
+            local.host = told_host(&spec).filter(|_| self.parts.inside.is_none());
             let (port, module_port) = told_ports(&spec);
             local.port = local.port.or(port);
             local.module_port = local.module_port.or(module_port);
@@ -178,6 +180,17 @@ impl Reconciler {
             by_itself: false,
         };
     }
+}
+
+/// Where its front process was told to listen.
+fn told_host(spec: &Spec) -> Option<IpAddr> {
+    let front = |process: &&ProcessSpec| process.name == TRANSFORM;
+    let process = spec
+        .processes
+        .iter()
+        .find(front)
+        .or(spec.processes.first())?;
+    process.env.get("HOST")?.parse().ok()
 }
 
 /// The instance's and its module's port, as its processes were told them.

@@ -57,6 +57,8 @@ impl Reconciler {
                 // Whoever asked may have given up.
                 let _ = reply.send(());
             }
+            // The next step publishes anew.
+            Event::Relay => {}
             Event::End => self.end_all(),
         }
     }

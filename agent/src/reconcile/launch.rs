@@ -39,8 +39,10 @@ impl Reconciler {
             return Ok(());
         }
         // Begun before anything can fail, so that a failure waits its back-off and is a start that ended.
+        let host = (self.parts.inside.is_none()).then(|| self.host());
         if let Some(local) = self.local.get_mut(id) {
             local.launching(start);
+            local.host = host;
             local.runs_from(clock::now());
             local.grace = Some(spec.manifest.module.stop_grace.0);
         }

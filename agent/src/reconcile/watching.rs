@@ -83,7 +83,10 @@ impl Reconciler {
 
     /// What shows that an instance is well: its module, then its transform if it has one.
     fn targets(&self, spec: &InstanceSpec, local: &Local) -> Option<Vec<Target>> {
-        let front = SocketAddr::new(self.parts.settings.address, local.port?);
+        let front = SocketAddr::new(
+            local.host.unwrap_or(self.parts.settings.address),
+            local.port?,
+        );
         let transformed = needs_module_port(spec);
         let module = match transformed {
             true => SocketAddr::new(MODULE_HOST, local.module_port?),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use berth_model::id::InstanceId;
 use berth_model::instance::InstanceSpec;
+use berth_model::relay::Caller;
 use berth_model::route::Order;
 use berth_proto::v1;
 use berth_proto::v1::agent_message::Message as Up;
@@ -22,6 +23,7 @@ use super::statistics::Collector;
 use crate::backoff::Backoff;
 use crate::identity::Identity;
 use crate::reconcile::Event;
+use crate::relay::Relay;
 use crate::runtime::Runtimes;
 
 /// Longest desired set: some thousand instances with their manifests.
@@ -52,6 +54,8 @@ pub struct Session {
     pub events: mpsc::Sender<Event>,
     /// Where others find the connection while a session is open.
     pub channel: watch::Sender<Option<Channel>>,
+    /// The node's relay.
+    pub relay: Arc<Relay>,
     /// For statistics.
     pub runtimes: Arc<Runtimes>,
     /// What heartbeats tell of the machine.
@@ -167,6 +171,7 @@ impl Session {
             endpoint = self.endpoint,
             "session with the coordinator"
         );
+        self.relay.welcome(&welcome.transport).await;
         self.channel.send_replace(Some(channel));
         let beat = Duration::from_millis(welcome.heartbeat_ms.clamp(100, 60_000));
         self.talk(&wire, &mut inbound, beat, collector).await
@@ -264,9 +269,24 @@ impl Session {
                 code: refusal.code,
                 message: refusal.message,
             }),
-            // A second welcome, who may come to a relay that there is not, or what a newer coordinator says.
-            Some(Down::Welcome(_) | Down::Callers(_)) | None => Ok(()),
+            Some(Down::Callers(callers)) => {
+                self.callers(callers).await;
+                Ok(())
+            }
+            // A second welcome, or what a newer coordinator says.
+            Some(Down::Welcome(_)) | None => Ok(()),
         }
+    }
+
+    /// One whose name cannot be read is let in nowhere; the others are.
+    async fn callers(&self, callers: v1::Callers) {
+        let read = callers.callers.into_iter().filter_map(|caller| {
+            let caller = Caller::try_from(caller);
+            caller
+                .inspect_err(|error| tracing::error!(%error, "a caller that cannot be read"))
+                .ok()
+        });
+        self.relay.callers(read.collect()).await;
     }
 
     async fn desired(&self, wire: &Wire, desired: v1::DesiredSet) -> Result<(), Ended> {
