@@ -91,7 +91,7 @@ impl Default for Config {
 /// Where the configuration is if nothing else is said.
 pub const DEFAULT_FILE: &str = "/etc/berth/agent.toml";
 
-const KEYS: [&str; 18] = [
+const KEYS: &[&str] = &[
     "endpoint",
     "data_dir",
     "shim",
