@@ -1,5 +1,7 @@
 //! The command line.
 
+mod unit;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,7 +16,7 @@ use berth_agent::identity::{JoinRequest, join};
 use berth_agent::run::run;
 use berth_agent::runtime::process::ProcessRuntime;
 use berth_agent::runtime::{Runtime, Runtimes};
-use berth_agent::{facts, pod, stop};
+use berth_agent::{facts, pod, stop, tools};
 #[cfg(not(feature = "docker"))]
 use berth_model::node::RuntimeKind;
 use berth_model::token::JoinToken;
@@ -55,6 +57,9 @@ enum Command {
         /// The node's name; the host's if not given.
         #[arg(long)]
         name: Option<String>,
+        /// Do not have systemd run the agent.
+        #[arg(long)]
+        no_start: bool,
         #[command(flatten)]
         place: Place,
     },
@@ -89,6 +94,10 @@ struct Place {
 }
 
 impl Place {
+    fn is_usual(&self) -> bool {
+        self.config.is_none() && self.data.is_none()
+    }
+
     fn open(&self) -> Result<(Config, DataDir)> {
         let config = Config::load(self.config.as_deref())?;
         let data = DataDir::open(self.data.as_deref().unwrap_or(&config.data_dir))?;
@@ -145,10 +154,11 @@ async fn dispatch(command: &Command) -> Result<ExitCode> {
             endpoint,
             token,
             name,
+            no_start,
             place,
         } => {
             let (config, data) = place.open()?;
-            let _lock = data.lock()?;
+            let lock = data.lock()?;
             let facts = facts::gather(&config, data.root());
             let request = JoinRequest {
                 endpoint,
@@ -159,6 +169,12 @@ async fn dispatch(command: &Command) -> Result<ExitCode> {
             };
             let joined = join(&data, request).await?;
             say(&format!("joined as {}", joined.identity.name))?;
+            drop(lock);
+            // The unit runs the agent of the usual place, and of no other.
+            if !no_start && place.is_usual() && unit::is_installed() {
+                unit::start().context("this machine has joined, but its agent does not run")?;
+                say("berth-agent runs, and will at every boot")?;
+            }
         }
         Command::StopInstances { place } => {
             let (config, data) = place.open()?;
@@ -246,7 +262,9 @@ fn docker(runtimes: Runtimes, config: &Config, data: &DataDir, shim: &Path) -> R
 fn shim(config: &Config) -> Result<PathBuf> {
     let shim = match &config.shim {
         Some(shim) => shim.clone(),
-        None => find_shim()?,
+        None => tools::companion("berth-shim").context(
+            "berth-shim is neither beside this executable, nor in ../lib/berth from there, nor on PATH; set shim in agent.toml",
+        )?,
     };
     if !is_program(&shim) {
         bail!(
@@ -255,21 +273,6 @@ fn shim(config: &Config) -> Result<PathBuf> {
         );
     }
     Ok(std::path::absolute(shim)?)
-}
-
-/// Beside this executable, then on PATH.
-fn find_shim() -> Result<PathBuf> {
-    const NAME: &str = "berth-shim";
-    let beside = std::env::current_exe()
-        .ok()
-        .and_then(|exe| Some(exe.parent()?.join(NAME)));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).map(|folder| folder.join(NAME));
-    beside
-        .into_iter()
-        .chain(on_path)
-        .find(|path| is_program(path))
-        .context("berth-shim is neither beside this executable nor on PATH; set shim in agent.toml")
 }
 
 fn is_program(path: &Path) -> bool {

@@ -54,17 +54,27 @@ pub fn driver(configured: Option<&Path>) -> Result<PathBuf, String> {
             )),
         };
     }
+    companion(NAME).ok_or_else(|| {
+        format!(
+            "{NAME} is neither beside berth-agent, nor in ../lib/berth from there, nor on PATH: install it there, set \
+             driver in agent.toml, or give the package's [job] a command of its own"
+        )
+    })
+}
+
+/// A program that comes with this one: beside it, in `../lib/berth` from there as packages install it, or on PATH.
+pub fn companion(name: &str) -> Option<PathBuf> {
     let own = std::env::current_exe().ok();
-    let beside = own.and_then(|exe| Some(exe.parent()?.join(NAME)));
-    beside
-        .filter(|path| executable(path))
-        .or_else(|| on_path(NAME))
-        .ok_or_else(|| {
-            format!(
-                "{NAME} is neither beside berth-agent nor on PATH: install it there, set driver in agent.toml, or \
-                 give the package's [job] a command of its own"
-            )
-        })
+    let folder = own.as_deref().and_then(Path::parent);
+    let places = folder.into_iter().flat_map(|folder| {
+        let installed = folder.parent().map(|prefix| prefix.join("lib/berth"));
+        [Some(folder.to_owned()), installed]
+    });
+    places
+        .flatten()
+        .map(|folder| folder.join(name))
+        .find(|program| executable(program))
+        .or_else(|| on_path(name))
 }
 
 /// The system's Python.

@@ -1,15 +1,20 @@
 //! Real hosts: user-mode Linux from `tests/platform/hosts.sh`, each with systemd, cgroups, an address, a disk and power
 //! of its own. The test is a machine on their network, too.
 
+mod install;
+
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns};
 
 use crate::{output_of, skip, tests_folder};
+
+pub use install::{deb, debs};
 
 /// The test's address on the hosts' network.
 pub const TEST: &str = "10.99.0.254";
@@ -42,20 +47,26 @@ impl Hosts {
     /// starts is there. Passes without running it where hosts cannot be had.
     pub fn run<F, T>(count: usize, test: F) -> Result<()>
     where
-        F: FnOnce(Hosts) -> T,
+        F: FnOnce(Arc<Hosts>) -> T,
         T: Future<Output = Result<()>>,
     {
         if !Self::wanted()? {
             return Ok(());
         }
-        let hosts = Self::up(count)?;
+        let hosts = Arc::new(Self::up(count)?);
         // Threads start where the one is that starts them, so the runtime's are made after this.
         hosts.enter()?;
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()?
-            .block_on(test(hosts))
+            .block_on(async {
+                let result = test(Arc::clone(&hosts)).await;
+                if result.is_err() {
+                    eprintln!("{}", hosts.journals());
+                }
+                result
+            })
     }
 
     /// Boots `count` hosts and waits until they have booted.
@@ -112,10 +123,16 @@ impl Hosts {
 
     /// Runs a bash script on all hosts at once.
     pub fn exec_all(&self, script: &str) -> Result<Vec<String>> {
+        self.each(|host| self.exec(host, script))
+    }
+
+    /// Does something for all hosts at once.
+    pub fn each<T: Send>(&self, one: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
+        let one = &one;
         std::thread::scope(|scope| {
             let all: Vec<_> = self
                 .all()
-                .map(|host| scope.spawn(move || self.exec(host, script)))
+                .map(|host| scope.spawn(move || one(host)))
                 .collect();
             all.into_iter()
                 .map(|one| match one.join() {
@@ -198,6 +215,9 @@ impl Hosts {
 
 impl Drop for Hosts {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.journals());
+        }
         if let Err(error) = self.script(&["down"]) {
             eprintln!("{} may be left: {error:#}", self.run.display());
         }

@@ -4,6 +4,7 @@
 
 mod bench;
 mod build;
+mod deb;
 mod demo;
 mod http;
 mod image;
@@ -12,6 +13,7 @@ mod run;
 mod stage;
 mod table;
 mod test;
+mod tools;
 
 use clap::{Parser, Subcommand};
 
@@ -28,6 +30,8 @@ enum Task {
     Build(build::Options),
     /// Build the static programs of Pods and write them as an image that `docker load` takes
     Image(image::Options),
+    /// Make Debian packages: berth, berth-coordinator, berth-agent
+    Deb(deb::Options),
     /// Start a whole Berth, deploy the example, send it domain names, keep serving until Ctrl-C
     Demo(demo::Options),
     /// Install what the tests need, run every test, list what was skipped and why
@@ -40,6 +44,7 @@ fn main() -> std::process::ExitCode {
     let result = match Args::parse().task {
         Task::Build(options) => build::run(&options).map(|_| ()),
         Task::Image(options) => image::run(&options).map(|_| ()),
+        Task::Deb(options) => deb::run(&options).map(|_| ()),
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),

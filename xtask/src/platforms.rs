@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
 
-use crate::{image, run};
+use crate::{deb, image, run};
 
 /// What is slow to make and is kept in `~/.cache/berth`, on its way while cargo builds.
 pub(crate) struct Cached {
@@ -71,7 +71,10 @@ impl Platforms {
         let made = cached.wait();
         let images = made.get(IMAGES).map(PathBuf::from);
         if made.contains_key(HOSTS) {
-            platforms.env.push(("BERTH_TEST_HOSTS", "1".to_owned()));
+            match platforms.hosts() {
+                Ok(()) => {}
+                Err(error) => println!("{HOSTS} cannot be had here: {error:#}"),
+            }
         }
         match platforms.docker() {
             Ok(()) => backends.push("docker"),
@@ -84,6 +87,15 @@ impl Platforms {
         let backends = backends.join(",");
         platforms.env.push(("BERTH_TEST_BACKENDS", backends));
         platforms
+    }
+
+    /// Hosts are booted by the tests that want them; what they install is made here, once.
+    fn hosts(&mut self) -> Result<()> {
+        let debs = deb::run(&deb::Options::for_tests())?;
+        self.env
+            .push(("BERTH_TEST_DEBS", debs.display().to_string()));
+        self.env.push(("BERTH_TEST_HOSTS", "1".to_owned()));
+        Ok(())
     }
 
     fn docker(&mut self) -> Result<()> {

@@ -1,13 +1,13 @@
 //! Every test, with what they need installed first and what was skipped said last.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use crate::platforms::{Cached, Platforms};
-use crate::{build, run};
+use crate::{build, run, tools};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -16,13 +16,15 @@ pub(crate) struct Options {
 }
 
 /// Programs that tests use: name, Debian package, what for.
-const PROGRAMS: [(&str, &str, &str); 2] = [
+const PROGRAMS: [(&str, &str, &str); 4] = [
     (
         "python3",
         "python3",
         "the package that `berth package init` writes",
     ),
     ("setsid", "util-linux", "`berth up`"),
+    ("strip", "binutils", "`cargo xtask deb`"),
+    ("dpkg-shlibdeps", "dpkg-dev", "`cargo xtask deb`"),
 ];
 
 /// What may be skipped in CI, by name.
@@ -139,36 +141,11 @@ fn install_programs() -> Result<()> {
     Ok(())
 }
 
-/// `cargo deny`, built once and kept in the cache.
 fn check_dependencies() -> Result<()> {
-    let tools = cache()?.join("tools");
-    if !run::on_path("cargo-deny") && !tools.join("bin/cargo-deny").is_file() {
-        println!("building cargo-deny once, into {}", tools.display());
-        run::check(
-            run::cargo()
-                .args(["install", "cargo-deny", "--locked", "--quiet", "--root"])
-                .arg(&tools),
-        )?;
-    }
-    let mut path = std::ffi::OsString::from(tools.join("bin"));
-    path.push(":");
-    path.push(std::env::var_os("PATH").unwrap_or_default());
+    let path = tools::with(&[tools::CARGO_DENY])?;
     // Advisories need a database from the network; they are looked at when a release is made.
     let checks = ["deny", "--locked", "check", "bans", "licenses", "sources"];
     run::check(run::cargo().env("PATH", path).args(checks))
-}
-
-/// What is slow to build is kept in `~/.cache/berth`.
-fn cache() -> Result<PathBuf> {
-    let set = |name: &str| {
-        std::env::var_os(name)
-            .filter(|v| !v.is_empty())
-            .map(PathBuf::from)
-    };
-    set("XDG_CACHE_HOME")
-        .or_else(|| set("HOME").map(|home| home.join(".cache")))
-        .map(|dir| dir.join("berth"))
-        .context("neither XDG_CACHE_HOME nor HOME is set")
 }
 
 fn is_root() -> bool {
