@@ -11,11 +11,12 @@ fn root() -> PathBuf {
 }
 
 /// Crate → the crates of Berth that it may use. Whoever adds an edge here argues for it.
-const MAY_USE: [(&str, &[&str]); 20] = [
+const MAY_USE: [(&str, &[&str]); 21] = [
     ("berth-model", &[]),
     ("berth-logfile", &[]),
     ("berth-notify", &[]),
     ("berth-handover", &[]),
+    ("berth-trust", &[]),
     ("berth-package", &["berth-model"]),
     ("berth-proto", &["berth-model"]),
     ("berth-kubernetes", &["berth-model"]),
@@ -41,6 +42,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "berth-proto",
             "berth-relay",
             "berth-shim",
+            "berth-trust",
         ],
     ),
     (
@@ -57,10 +59,14 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "berth-plan",
             "berth-proto",
             "berth-store",
+            "berth-trust",
         ],
     ),
     // The shim's library for the identity of processes, which `up` and `down` need.
-    ("berth", &["berth-model", "berth-package", "berth-shim"]),
+    (
+        "berth",
+        &["berth-model", "berth-package", "berth-shim", "berth-trust"],
+    ),
     ("dga-detector", &[]),
     ("xtask", &[]),
 ];

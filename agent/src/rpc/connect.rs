@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_proto::COORDINATOR_NAME;
+use berth_trust::Undated;
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -67,17 +68,14 @@ pub struct Dialer {
 impl Dialer {
     /// With the node's certificate.
     pub fn mutual(endpoint: &str, identity: &Identity) -> Result<Self, ConnectError> {
-        let tls = versions(provider())?
-            .with_root_certificates(roots(identity)?)
+        let tls = berth_trust::client(&identity.ca)?
             .with_client_auth_cert(identity.chain.clone(), identity.key.private())?;
         Ok(Self::new(endpoint, tls))
     }
 
     /// Without a certificate, to a coordinator whose CA is known.
     pub fn anonymous(endpoint: &str, identity: &Identity) -> Result<Self, ConnectError> {
-        let tls = versions(provider())?
-            .with_root_certificates(roots(identity)?)
-            .with_no_client_auth();
+        let tls = berth_trust::client(&identity.ca)?.with_no_client_auth();
         Ok(Self::new(endpoint, tls))
     }
 
@@ -85,6 +83,7 @@ impl Dialer {
     pub fn pinned(endpoint: &str, ca_key_hash: &str) -> Result<Self, ConnectError> {
         let provider = provider();
         let verifier = Arc::new(PinnedCa::new(ca_key_hash, provider.clone()));
+        let verifier = Arc::new(Undated::new(verifier));
         let tls = versions(provider)?
             .dangerous()
             .with_custom_certificate_verifier(verifier)
@@ -142,14 +141,6 @@ fn versions(
     provider: Arc<rustls::crypto::CryptoProvider>,
 ) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, rustls::Error> {
     ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()
-}
-
-fn roots(identity: &Identity) -> Result<RootCertStore, rustls::Error> {
-    let mut roots = RootCertStore::empty();
-    for ca in &identity.ca {
-        roots.add(ca.clone())?;
-    }
-    Ok(roots)
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use berth_model::problem::Problem;
 use reqwest::{Method, Response};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -31,10 +33,9 @@ impl Client {
     /// For a context.
     pub(crate) fn new(context: Context) -> Result<Self> {
         let address = resolve(&context.authority)?;
-        let ca = reqwest::Certificate::from_pem(&context.ca)
-            .context("the CA file is not a PEM certificate")?;
+        let tls = tls(&context.ca).context("the CA file is not a PEM certificate")?;
         let http = reqwest::Client::builder()
-            .tls_certs_only([ca])
+            .tls_backend_preconfigured(tls)
             .resolve(NAME, address)
             .no_proxy()
             .connect_timeout(Duration::from_secs(5))
@@ -113,6 +114,15 @@ impl Client {
     pub(crate) fn http(&self) -> &reqwest::Client {
         &self.http
     }
+}
+
+/// Trusts the fleet's CA, whatever the clocks here and there say.
+fn tls(ca: &[u8]) -> Result<rustls::ClientConfig> {
+    let cas: Vec<_> = CertificateDer::pem_slice_iter(ca).collect::<Result<_, _>>()?;
+    anyhow::ensure!(!cas.is_empty(), "there is no certificate in it");
+    let mut tls = berth_trust::client(&cas)?.with_no_client_auth();
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(tls)
 }
 
 fn resolve(authority: &str) -> Result<SocketAddr> {

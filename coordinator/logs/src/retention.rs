@@ -8,7 +8,7 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use berth_logfile::segments;
 use berth_model::id::ServiceName;
@@ -78,6 +78,56 @@ pub(crate) struct Plan {
     pub(crate) empty: Vec<(StreamKey, u64)>,
     /// Streams of which nothing is left for long, and their lengths.
     pub(crate) forget: Vec<(StreamKey, u64)>,
+}
+
+/// How far the wall clock may be ahead of where it should be before it counts as set: less makes no difference
+/// to what is old.
+const JUMP: Duration = Duration::from_secs(86_400);
+
+/// Sees when the wall clock is set ahead. The age of what is kept is told by files' times, so a clock that is set
+/// ahead by a year would make everything too old at once. One that is set back only keeps things longer.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    at: Instant,
+    wall: SystemTime,
+}
+
+impl Watch {
+    /// From what both clocks show now.
+    pub(crate) fn new(at: Instant, wall: SystemTime) -> Self {
+        Self { at, wall }
+    }
+
+    /// Looks at both clocks. If the wall clock was set ahead since the last look: what it would have shown.
+    pub(crate) fn look(&mut self, now: Instant, wall: SystemTime) -> Option<SystemTime> {
+        let before = std::mem::replace(self, Self::new(now, wall));
+        let passed = now.saturating_duration_since(before.at);
+        let should = before.wall.checked_add(passed)?;
+        let ahead = wall.duration_since(should).ok()?;
+        (ahead > JUMP).then_some(should)
+    }
+}
+
+/// After the clock was set ahead from `should` to `wall`: has every segment of before keep its age.
+pub(crate) fn shift(
+    root: &Path,
+    streams: &[StreamKey],
+    should: SystemTime,
+    wall: SystemTime,
+) -> Result<(), LogsError> {
+    for (at, key) in streams.iter().enumerate() {
+        for segment in look(root, at, key)? {
+            // What is from later than that was written since.
+            let Ok(age) = should.duration_since(segment.modified) else {
+                continue;
+            };
+            let time = wall.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+            fs::File::open(&segment.path)
+                .and_then(|file| file.set_modified(time))
+                .map_err(LogsError::io("set the time of", &segment.path))?;
+        }
+    }
+    Ok(())
 }
 
 /// Finds out what is beyond the retention.
@@ -243,4 +293,24 @@ pub(crate) fn forget(dir: &Path, end: u64) -> Result<bool, LogsError> {
         let _ = fs::remove_dir(instance);
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_clock_that_is_set_far_ahead_is_seen() {
+        let (start, wall) = (Instant::now(), SystemTime::now());
+        let hour = Duration::from_secs(3600);
+        let year = 365 * 24 * hour;
+        let mut watch = Watch::new(start, wall);
+        assert_eq!(watch.look(start + hour, wall + hour), None);
+        assert_eq!(watch.look(start + 2 * hour, wall + 3 * hour), None);
+        let seen = watch.look(start + 3 * hour, wall + year);
+        assert_eq!(seen, Some(wall + 4 * hour));
+        // Seen once; and back is not ahead.
+        assert_eq!(watch.look(start + 4 * hour, wall + year + hour), None);
+        assert_eq!(watch.look(start + 5 * hour, wall), None);
+    }
 }

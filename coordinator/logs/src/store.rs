@@ -3,10 +3,10 @@
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use berth_model::id::ServiceName;
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 
 use crate::index::Index;
 use crate::lines::start;
-use crate::retention::{self, Plan};
+use crate::retention::{self, Plan, Watch};
 use crate::writer::{BATCH, Request, SEGMENT_BYTES, Stats, Writer};
 use crate::{Cursor, Lines, LogsError, Query, Retention, StreamKey, Swept, disk};
 
@@ -42,6 +42,7 @@ pub struct LogStore(Arc<Inner>);
 struct Inner {
     root: Arc<Path>,
     retention: Retention,
+    watch: Mutex<Watch>,
     index: Arc<Index>,
     stats: Arc<Stats>,
     /// Always there but while the store is dropped.
@@ -83,6 +84,7 @@ impl LogStore {
         Ok(Self(Arc::new(Inner {
             root,
             retention,
+            watch: Mutex::new(Watch::new(Instant::now(), SystemTime::now())),
             index,
             stats,
             requests: Some(requests),
@@ -174,7 +176,17 @@ impl LogStore {
         let inner = Arc::clone(&self.0);
         let planned = spawn_blocking(move || {
             let streams = inner.index.all();
-            retention::plan(&inner.root, streams, &inner.retention, SystemTime::now())
+            let wall = SystemTime::now();
+            let set = {
+                let watch = inner.watch.lock();
+                let mut watch = watch.unwrap_or_else(PoisonError::into_inner);
+                watch.look(Instant::now(), wall)
+            };
+            if let Some(should) = set {
+                tracing::warn!("the clock was set ahead: the logs keep their age");
+                retention::shift(&inner.root, &streams, should, wall)?;
+            }
+            retention::plan(&inner.root, streams, &inner.retention, wall)
         });
         let plan: Plan = planned.await.map_err(|_| LogsError::Stopped)??;
         let removed = spawn_blocking(move || {

@@ -28,8 +28,6 @@ pub enum Change {
     Needs((ServiceName, u32), Option<Needs>),
     /// A job.
     Job(JobName, Option<JobWanted>),
-    /// When a job's deadline is over.
-    JobDue(JobName, Option<Monotonic>),
     /// A node.
     Node(NodeName, Option<NodeSeen>),
     /// A cluster.
@@ -114,12 +112,6 @@ impl Planner {
             }
             Change::Needs(key, needs) => self.needs(key, needs),
             Change::Job(name, job) => self.job(&name, job),
-            Change::JobDue(name, due) => {
-                if let Some(job) = self.desired.jobs.get(&name) {
-                    let job = JobWanted { due, ..job.clone() };
-                    self.job(&name, Some(job));
-                }
-            }
             Change::Node(name, node) => self.node(&name, node),
             Change::Cluster(name, cluster) => self.cluster(&name, cluster),
             Change::Instance(id, seen) => {
@@ -215,11 +207,6 @@ impl Planner {
         let first = (service.clone(), 0);
         let last = (service.clone(), u32::MAX);
         self.desired.needs.range(first..=last).map(|(key, _)| key.1)
-    }
-
-    /// The jobs that run against a deadline.
-    pub fn with_deadline(&self) -> impl Iterator<Item = &JobName> {
-        self.dues.iter().map(|(_, job)| job)
     }
 
     /// The gateways that are known.

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use berth_model::id::{InstanceId, JobName, NodeName, ServiceName};
 use berth_model::instance::{Phase, Stage};
-use berth_plan::{Change, JobWanted, Planner, Session};
+use berth_plan::{Change, Planner, Session};
 
 use super::agent::AgentName;
 use super::observe;
@@ -64,16 +64,17 @@ fn wanted(world: &mut World, planner: &mut Planner) {
         let job = world.records.jobs.get(&name);
         let needs = job.map(|job| (job.revision, observe::task_needs(world, job)));
         replace_needs(planner, &(&name).into(), needs.into_iter().collect());
-        let wanted = job.map(|job| JobWanted::of(job, world.now, world.wall));
-        planner.observe(Change::Job(name, wanted));
-    }
-    // A deadline is a time of day: whoever sets the clock moves it.
-    let due: Vec<JobName> = planner.with_deadline().cloned().collect();
-    for name in due {
-        if let Some(job) = world.records.jobs.get(&name) {
-            let due = JobWanted::due(job, world.now, world.wall);
-            planner.observe(Change::JobDue(name, due));
+        let wanted = job.map(|job| observe::job(world, job));
+        // When its deadline is over is noted once: whoever sets the clock does not move it.
+        let due = wanted
+            .as_ref()
+            .filter(|job| !job.over)
+            .and_then(|job| job.due);
+        match due {
+            Some(due) => drop(world.live.job_dues.insert(name.clone(), due)),
+            None => drop(world.live.job_dues.remove(&name)),
         }
+        planner.observe(Change::Job(name, wanted));
     }
 }
 
@@ -155,7 +156,7 @@ pub(crate) fn everything(world: &World) -> (berth_plan::Desired, berth_plan::Obs
             observe::task_needs(world, job),
         )
     });
-    let wanted = |job| JobWanted::of(job, world.now, world.wall);
+    let wanted = |job| observe::job(world, job);
     let desired = berth_plan::Desired {
         services: std::collections::BTreeMap::clone(&records.services),
         needs: needs.chain(tasks).collect(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use berth_model::digest::PackageDigest;
 use berth_model::gateway::GatewayReport;
-use berth_model::id::{GatewayName, InstanceId, NodeName};
+use berth_model::id::{GatewayName, InstanceId, JobName, NodeName};
 use berth_model::instance::Intent;
 use berth_model::node::NodeStatistics;
 use berth_model::relay::Caller;
@@ -36,6 +36,8 @@ pub(crate) struct Live {
     pub(crate) draining_since: BTreeMap<InstanceId, Monotonic>,
     /// How far the deadlines of drained nodes have been counted.
     pub(crate) drains: Drains,
+    /// When the running jobs' deadlines are over.
+    pub(crate) job_dues: BTreeMap<JobName, Monotonic>,
     /// What has ended in clusters.
     pub(crate) ends: super::clusters::Ends,
     /// The first published table without an instance, in this term.

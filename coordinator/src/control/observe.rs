@@ -8,7 +8,7 @@ use berth_model::manifest::{Manifest, ModuleKind, Preset};
 use berth_model::node::{Condition, Facts, NodeRecord, RuntimeKind};
 use berth_model::service::{Revision, default_failure_domains};
 use berth_model::time::Span;
-use berth_plan::{ClusterSeen, GatewaySeen, InstanceSeen, Needs, NodeSeen};
+use berth_plan::{ClusterSeen, GatewaySeen, InstanceSeen, JobWanted, Needs, NodeSeen};
 
 use super::agent::AgentName;
 use super::clusters::Cluster;
@@ -30,6 +30,15 @@ pub(crate) fn needs(world: &World, revision: &Revision) -> Needs {
         spread: revision.failure_domains(),
         package: Some(revision.digest),
     }
+}
+
+/// What is wanted of a job. Its deadline is over when `noted` says so, if it does: a clock that was set since makes
+/// no difference then.
+pub(crate) fn job(world: &World, job: &JobRecord) -> JobWanted {
+    let mut wanted = JobWanted::of(job, world.now, world.wall);
+    let noted = world.live.job_dues.get(&job.name).copied();
+    wanted.due = wanted.due.map(|due| noted.unwrap_or(due));
+    wanted
 }
 
 /// What a task of a job needs.

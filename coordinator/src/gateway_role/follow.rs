@@ -1,7 +1,9 @@
 //! Following control's route table for ever: connecting, reconnecting, reporting.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use berth_gateway::Handle;
@@ -10,10 +12,16 @@ use berth_model::route::Table;
 use berth_proto::COORDINATOR_NAME;
 use berth_proto::v1::routes_client::RoutesClient;
 use berth_proto::v1::{Certified, GatewayHello, GatewayMessage, RouteMessage};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Streaming};
 
 use super::Backoff;
@@ -59,6 +67,8 @@ enum Ended {
         path: PathBuf,
         source: std::io::Error,
     },
+    #[error("{path} holds no CA's certificate: {problem}", path = path.display())]
+    Authority { path: PathBuf, problem: String },
     #[error("{0:?} is not HOST:PORT")]
     Endpoint(String),
     #[error("cannot connect")]
@@ -245,18 +255,43 @@ impl Dial {
         let ca = read(&self.ca_file)?;
         let authority =
             authority(&self.endpoint).ok_or_else(|| Ended::Endpoint(self.endpoint.clone()))?;
-        let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(ca))
-            .domain_name(COORDINATOR_NAME);
-        let endpoint = Endpoint::from_shared(format!("https://{authority}"))?
-            .tls_config(tls)?
+        let config = Arc::new(tls(&self.ca_file, ca.as_bytes())?);
+        // The connector does TLS itself: to tonic the connection is a plain one.
+        let endpoint = Endpoint::from_static("http://coordinator.berth.internal")
+            .origin(Uri::from_static("https://coordinator.berth.internal"))
             .connect_timeout(CONNECT)
-            .tcp_nodelay(true)
             .http2_keep_alive_interval(PING)
             .keep_alive_timeout(PING)
             .keep_alive_while_idle(true);
-        Ok(endpoint.connect().await?)
+        let address = authority.to_string();
+        let dial = tower::service_fn(move |_: Uri| dial(address.clone(), Arc::clone(&config)));
+        Ok(endpoint.connect_with_connector(dial).await?)
     }
+}
+
+async fn dial(
+    address: String,
+    config: Arc<ClientConfig>,
+) -> io::Result<TokioIo<tokio_rustls::client::TlsStream<TcpStream>>> {
+    let tcp = TcpStream::connect(&address).await?;
+    tcp.set_nodelay(true)?;
+    let name = ServerName::try_from(COORDINATOR_NAME).map_err(io::Error::other)?;
+    let stream = TlsConnector::from(config).connect(name, tcp).await?;
+    Ok(TokioIo::new(stream))
+}
+
+/// Trusts the fleet's CA, whatever this machine's clock says.
+fn tls(path: &Path, ca: &[u8]) -> Result<ClientConfig, Ended> {
+    let bad = |problem: String| Ended::Authority {
+        path: path.to_owned(),
+        problem,
+    };
+    let cas: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(ca).collect();
+    let cas = cas.map_err(|error| bad(error.to_string()))?;
+    let builder = berth_trust::client(&cas).map_err(|error| bad(error.to_string()))?;
+    let mut config = builder.with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
 }
 
 fn read(path: &std::path::Path) -> Result<String, Ended> {

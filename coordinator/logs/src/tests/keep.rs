@@ -196,6 +196,28 @@ async fn age_takes_whole_segments_and_remembers_lengths() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_set_ahead_makes_nothing_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let retention = Retention {
+        max_age: DAY,
+        ..keep_all()
+    };
+    let store = LogStore::open_with(dir.path(), retention, 300).unwrap();
+    let key = key("web.1.0.1", 1);
+    ship(&store, &key, &numbered(40)).await;
+    let year = 365 * DAY;
+    let list = segments(&key.dir(dir.path())).unwrap();
+    age(&list[0].path, year + 2 * DAY);
+    for segment in &list[1..] {
+        age(&segment.path, year + DAY / 2);
+    }
+    let now = SystemTime::now();
+    crate::retention::shift(dir.path(), &[key], now - year, now).unwrap();
+    let swept = store.sweep().await.unwrap();
+    assert_eq!(swept.segments, 1, "only what was too old before");
+}
+
+#[tokio::test]
 async fn size_takes_the_oldest_of_the_service_that_is_too_large() {
     let dir = tempfile::tempdir().unwrap();
     let retention = Retention {

@@ -263,3 +263,31 @@ fn a_pod_gets_one_shard_and_a_failed_pods_is_free_again() {
     change(&mut w, &name, ClusterJob::Gone);
     assert!(w.records.jobs["score"].cluster.is_none());
 }
+
+/// A clock that is set a year ahead or back ends no job, and keeps none alive.
+#[test]
+fn a_deadline_does_not_move_with_the_wall_clock() {
+    let mut w = world_with_service();
+    let none = std::collections::BTreeMap::new();
+    w.records.jobs = crate::control::tracked::Tracked::clean(none).watched();
+    let mut wanted = new(Some("score"), 1);
+    wanted.wanted.deadline = Some(berth_model::time::Span::secs(60));
+    create(&mut w, wanted).unwrap();
+    let expires = |w: &mut World| {
+        crate::control::feed::feed(w);
+        let plan = w.planner.plan(w.now);
+        let mut actions = plan.actions.iter();
+        actions.any(|a| matches!(a, berth_plan::Action::ExpireJob { .. }))
+    };
+    assert!(!expires(&mut w));
+    for years in [1, -2] {
+        w.wall.0 = w.wall.0.saturating_add_signed(years * 365 * 86_400_000);
+        // What is changed is looked at anew.
+        let mut job = w.records.jobs["score"].clone();
+        job.retries += 1;
+        w.records.jobs.put(job.name.clone(), job);
+        assert!(!expires(&mut w), "{years}");
+    }
+    w.now = w.now.after(std::time::Duration::from_secs(60));
+    assert!(expires(&mut w));
+}
