@@ -11,7 +11,7 @@ use berth_model::node::RuntimeKind;
 use berth_model::time::Span;
 use clap::{Parser, Subcommand, ValueEnum};
 
-pub(crate) use self::fleet::Pool;
+pub(crate) use self::fleet::{Apply, Export, ExportFormat, FleetFiles, Plan, Pool};
 pub(crate) use self::job::{Job, JobRun};
 pub(crate) use self::node::{Drain, Label, Node, Token};
 use crate::output::Format;
@@ -36,6 +36,12 @@ pub(crate) enum Command {
     /// Registered models and their versions
     #[command(subcommand)]
     Model(Model),
+    /// What applying fleet files would change, field by field, and what that moves
+    Plan(Plan),
+    /// Make the fleet as fleet files declare it: all of it or nothing
+    Apply(Apply),
+    /// What there is, as a fleet file
+    Export(Export),
     /// Run a model as a service, or give a service a new revision
     Deploy(Deploy),
     /// What is deployed
@@ -338,6 +344,9 @@ mod tests {
             vec!["berth", "node", "label", "n1", "zone"],
             vec!["berth", "node", "drain", "n1", "--deadline", "10"],
             vec!["berth", "status", "-o", "xml"],
+            vec!["berth", "plan"],
+            vec!["berth", "apply", "--prune"],
+            vec!["berth", "export", "--fleet", "A"],
             vec!["berth", "job", "run"],
             vec!["berth", "job", "run", "x", "--completions", "0"],
             vec!["berth", "job", "run", "x", "--deadline", "10"],

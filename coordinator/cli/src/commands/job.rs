@@ -1,6 +1,6 @@
 mod delete;
 mod follow;
-mod input;
+pub(super) mod input;
 mod output;
 mod run;
 mod show;

@@ -5,6 +5,7 @@ mod completions;
 mod deploy;
 mod down;
 mod events;
+mod fleet;
 mod gateway;
 mod job;
 mod logs;
@@ -32,6 +33,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         Command::Package(package) => package::run(package)?,
         Command::Model(model) => model::run(&Client::from_context()?, model).await?,
         Command::Deploy(deploy) => return deploy::run(&Client::from_context()?, deploy).await,
+        Command::Plan(plan) => return fleet::plan(&Client::from_context()?, plan).await,
+        Command::Apply(apply) => return fleet::apply(&Client::from_context()?, apply).await,
+        Command::Export(export) => fleet::export(&Client::from_context()?, export).await?,
         Command::Service(service) => return service::run(&Client::from_context()?, service).await,
         Command::Predict(predict) => return predict::run(&Client::from_context()?, predict).await,
         Command::Job(job) => return job::run(&Client::from_context()?, job).await,

@@ -10,14 +10,31 @@ use crate::client::Client;
 use crate::progress::Progress;
 use crate::upload;
 
-/// A file of the input, looked through.
-struct Local {
-    path: PathBuf,
-    file: JobFile,
+/// An input that was looked through.
+pub(crate) struct Local {
+    folder: bool,
+    files: Vec<(PathBuf, JobFile)>,
+}
+
+impl Local {
+    /// As the API takes it.
+    pub(crate) fn wanted(&self) -> JobInput {
+        JobInput {
+            folder: self.folder,
+            files: self.files.iter().map(|(_, file)| file.clone()).collect(),
+        }
+    }
 }
 
 /// Uploads the input; what the coordinator has already is not sent again.
 pub(super) async fn upload(client: &Client, input: &Path) -> Result<JobInput> {
+    let local = look(input)?;
+    send(client, &local).await?;
+    Ok(local.wanted())
+}
+
+/// Looks an input through: which files there are, and what is in them.
+pub(crate) fn look(input: &Path) -> Result<Local> {
     let folder = input.is_dir();
     let found = if folder {
         let mut found = Vec::new();
@@ -28,26 +45,22 @@ pub(super) async fn upload(client: &Client, input: &Path) -> Result<JobInput> {
     };
     let total = found.len() as u64;
     let mut progress = Progress::bytes("reading", total);
-    let mut locals = Vec::new();
+    let mut files = Vec::new();
     for (done, (path, name)) in found.into_iter().enumerate() {
         progress.at(done as u64, total);
         let (blob, bytes) = digest(&path)?;
-        let file = JobFile { name, blob, bytes };
-        locals.push(Local { path, file });
+        files.push((path, JobFile { name, blob, bytes }));
     }
     progress.done();
-    send(client, &locals).await?;
-    Ok(JobInput {
-        folder,
-        files: locals.into_iter().map(|local| local.file).collect(),
-    })
+    Ok(Local { folder, files })
 }
 
-async fn send(client: &Client, locals: &[Local]) -> Result<()> {
-    let total: u64 = locals.iter().map(|local| local.file.bytes).sum();
+/// Uploads what was looked through.
+pub(crate) async fn send(client: &Client, local: &Local) -> Result<()> {
+    let total: u64 = local.files.iter().map(|(_, file)| file.bytes).sum();
     let mut progress = Progress::bytes("uploading", total);
     let mut before = 0;
-    for Local { path, file } in locals {
+    for (path, file) in &local.files {
         upload::blob(client, path, file.blob, file.bytes, |at| {
             progress.at(before + at, total);
         })
