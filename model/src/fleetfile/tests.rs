@@ -211,6 +211,49 @@ fn every_field_of_a_request_is_a_key() {
     assert_eq!(fields(pool, &[]), keys("pool"));
 }
 
+/// A part of the docs' page, between its marks.
+fn documented(part: &str) -> String {
+    let page = include_str!("../../../docs/fleet-files.md");
+    let (begin, end) = (format!("<!-- {part} -->\n"), format!("<!-- /{part} -->"));
+    let (_, rest) = page.split_once(&begin).unwrap();
+    rest.split_once(&end).unwrap().0.to_owned()
+}
+
+/// If this fails, the reference in the page is not what the parser knows: put the left text there.
+#[test]
+fn the_reference_in_the_docs_is_what_the_parser_knows() {
+    assert_eq!(reference().trim(), documented("reference").trim());
+}
+
+#[test]
+fn the_example_is_read_and_shown() {
+    let places = include_str!("../../../examples/fleet/places.toml");
+    let work = include_str!("../../../examples/fleet/work.toml");
+    let sources = [("places.toml", places), ("work.toml", work)];
+    let sources = sources.map(|(name, text)| Source { name, text });
+    let parsed = parse(&sources);
+    assert_eq!(parsed.errors, []);
+    assert_eq!(
+        documented("example"),
+        format!("```toml\n{places}\n{work}```\n")
+    );
+    let beside = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/fleet");
+    for (name, package) in &parsed.declared.packages {
+        let manifest = beside.join(&package.local.path).join("berth.toml");
+        let text = std::fs::read_to_string(manifest).unwrap();
+        let manifest = crate::manifest::parse(&text, "berth.toml").unwrap();
+        assert_eq!(manifest.package.name, *name);
+    }
+    for input in parsed.declared.inputs.values() {
+        assert!(beside.join(&input.path).exists(), "{}", input.path);
+    }
+    // Every kind of entry is in it.
+    let fleet = &parsed.declared.fleet;
+    let packages = &parsed.declared.packages;
+    assert!(!fleet.nodes.is_empty() && !fleet.pools.is_empty() && !packages.is_empty());
+    assert!(!fleet.services.is_empty() && !fleet.jobs.is_empty());
+}
+
 fn name() -> impl Strategy<Value = String> {
     "[a-z][a-z0-9-]{0,8}[a-z0-9]"
 }
