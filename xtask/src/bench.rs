@@ -13,7 +13,7 @@ pub(crate) struct Options {
     args: Vec<String>,
 }
 
-const BENCHES: [(&str, &str); 5] = [
+const BENCHES: [(&str, &str); 6] = [
     (
         "deploy",
         "from a deploy accepted to the first 200; idle memory and CPU of agent and shim",
@@ -25,6 +25,10 @@ const BENCHES: [(&str, &str); 5] = [
     (
         "plan",
         "the planner alone: placing a whole fleet, one node lost, one status, at 1k, 10k and 100k nodes",
+    ),
+    (
+        "fleet",
+        "thousands of agents' sessions against one coordinator: quiet, and back after it was killed",
     ),
     (
         "unpack",
@@ -53,6 +57,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             example("berth-tests", "bench_job", &options.args, Some(&bin))
         }
         Some("plan") => example("berth-plan", "plan_bench", &options.args, None),
+        Some("fleet") => fleet(&options.args),
         Some("unpack") => example("berth-package", "unpack_bench", &options.args, None),
         Some("gateway") => {
             run::check(run::cargo().args([
@@ -77,6 +82,27 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// Only the coordinator is needed, without its clusters.
+fn fleet(args: &[String]) -> Result<()> {
+    run::check(run::cargo().args([
+        "build",
+        "--locked",
+        "--release",
+        "-p",
+        "berth-coordinator",
+        "--bin",
+        "berth-coordinator",
+        "--example",
+        "bench_fleet",
+    ]))?;
+    let release = run::target().join("release");
+    run::check(
+        std::process::Command::new(release.join("examples/bench_fleet"))
+            .args(args)
+            .env("BERTH_COORDINATOR", release.join("berth-coordinator")),
+    )
 }
 
 fn example(

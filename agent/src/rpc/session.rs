@@ -105,6 +105,14 @@ const LONGEST_WAIT: Duration = Duration::from_secs(15);
 /// Least upper bound of the wait, whatever the coordinator says of its lease.
 const SHORTEST_LIMIT: Duration = Duration::from_millis(500);
 
+/// What a welcome says of the time after the session.
+struct Welcomed {
+    /// How long the node may be silent.
+    lease: Duration,
+    /// Over how long the fleet's nodes come back.
+    spread: Duration,
+}
+
 impl Session {
     /// Runs for ever.
     pub async fn run(self) {
@@ -118,12 +126,15 @@ impl Session {
                 Err(ended) => ended,
             };
             self.channel.send_replace(None);
-            if let Some(lease) = welcomed {
+            let mut spread = Duration::ZERO;
+            if let Some(welcomed) = welcomed {
                 // However long the coordinator is away: once it is back, its lease must not be over
                 // before this node has tried again.
-                let third = (lease / 3).clamp(SHORTEST_LIMIT, LONGEST_WAIT);
+                let third = (welcomed.lease / 3).clamp(SHORTEST_LIMIT, LONGEST_WAIT);
                 backoff.limit(third);
                 backoff.reset();
+                // In a large fleet, all others have lost their session as well.
+                spread = welcomed.spread.min(third);
             }
             let error = crate::chain(&ended);
             if is_expired(&ended) {
@@ -137,7 +148,9 @@ impl Session {
                     let _ = self.events.send(Event::Refused { code, message }).await;
                     wait
                 }
-                _ => backoff.wait(),
+                _ => backoff
+                    .wait()
+                    .max(spread.mul_f64(rand::random_range(0.0..=1.0))),
             };
             tracing::warn!(error, again_in = ?wait, "no session with the coordinator");
             tokio::time::sleep(wait).await;
@@ -147,7 +160,7 @@ impl Session {
     async fn once(
         &self,
         collector: &mut Collector,
-        welcomed: &mut Option<Duration>,
+        welcomed: &mut Option<Welcomed>,
     ) -> Result<std::convert::Infallible, Ended> {
         let identity = self.identity.borrow().clone();
         let channel = Dialer::mutual(&self.endpoint, &identity)?.connect().await?;
@@ -165,7 +178,10 @@ impl Session {
         let answer = client.session(ReceiverStream::new(queue));
         let mut inbound = patient(answer).await??.into_inner();
         let welcome = self.welcome(&mut inbound).await?;
-        *welcomed = Some(Duration::from_millis(welcome.lease_ms));
+        *welcomed = Some(Welcomed {
+            lease: Duration::from_millis(welcome.lease_ms),
+            spread: Duration::from_millis(welcome.spread_ms),
+        });
         tracing::info!(
             node = welcome.node,
             endpoint = self.endpoint,

@@ -108,6 +108,12 @@ impl Metrics {
         *self.fleet.lock().unwrap_or_else(PoisonError::into_inner) = fleet;
     }
 
+    /// How many nodes there are, as of the last change.
+    pub fn nodes(&self) -> u64 {
+        let fleet = self.fleet.lock().unwrap_or_else(PoisonError::into_inner);
+        fleet.nodes.values().map(|count| u64::from(*count)).sum()
+    }
+
     /// Everything as Prometheus reads it.
     pub fn render(&self) -> String {
         let mut out = String::new();

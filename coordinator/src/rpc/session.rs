@@ -139,6 +139,10 @@ impl Session {
             heartbeat_ms: millis(settings.heartbeat),
             lease_ms: millis(settings.node_lease),
             transport: settings.transport.to_string(),
+            spread_ms: millis(spread(
+                self.edge.control.metrics().nodes(),
+                settings.node_lease,
+            )),
         };
         self.send(Message::Welcome(welcome)).await?;
         tracing::info!(agent = %self.agent, "an agent's session began");
@@ -275,6 +279,12 @@ impl Session {
     }
 }
 
+/// Over which time nodes shall come back that lose their sessions together: a handshake and a hello take
+/// under a millisecond of a core. Not so long that their leases would be over.
+fn spread(nodes: u64, lease: Duration) -> Duration {
+    Duration::from_millis(nodes).min(lease / 3)
+}
+
 async fn refuse(outbound: &Outbound<CoordinatorMessage>, code: &str, message: &str) {
     let refusal = CoordinatorMessage {
         message: Some(Message::Refusal(Refusal {
@@ -345,4 +355,17 @@ fn spoken(word: ToAgent) -> Message {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_nodes_come_back_spread_over_a_part_of_their_lease() {
+        let lease = Duration::from_secs(30);
+        assert_eq!(spread(0, lease), Duration::ZERO);
+        assert_eq!(spread(3_000, lease), Duration::from_secs(3));
+        assert_eq!(spread(50_000, lease), Duration::from_secs(10));
+    }
 }

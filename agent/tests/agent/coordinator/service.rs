@@ -241,6 +241,7 @@ fn hear(
                 heartbeat_ms: 100,
                 lease_ms: 5000,
                 transport: state.transport.clone(),
+                spread_ms: 0,
             }));
             if let Some(desired) = state.desired.clone() {
                 send(Down::Desired(desired));
