@@ -1,8 +1,8 @@
 //! Files that are whole or absent, whatever happens in between.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The system refused an operation on a file.
@@ -54,8 +54,10 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
         .mode(mode)
         .open(&temporary)
         .map_err(FileError::of("make", &temporary))?;
+    // Whatever the umask: another user may be meant to read it.
     let written = file
-        .write_all(bytes)
+        .set_permissions(Permissions::from_mode(mode))
+        .and_then(|()| file.write_all(bytes))
         .map_err(FileError::of("write", &temporary))
         .and_then(|()| file.sync_all().map_err(FileError::of("sync", &temporary)));
     drop(file);
@@ -118,8 +120,6 @@ pub fn remove_dir(path: &Path) -> Result<(), FileError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]

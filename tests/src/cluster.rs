@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use crate::outside::output_of;
-use crate::{Client, Daemon, Mode, Outcome, PortSlice, bin, stage, until, until_some};
+use crate::{Client, Daemon, Mode, Outcome, PortSlice, RelayPlace, bin, stage, until, until_some};
 
 /// What a cluster is made of.
 #[derive(Debug, Clone)]
@@ -28,6 +28,8 @@ pub struct Options {
     pub hosts: bool,
     /// Coordinator and gateway each on a file system of so many bytes.
     pub small_disks: Option<u64>,
+    /// Instances are reached through relays, as on real hosts.
+    pub relay: bool,
 }
 
 impl Options {
@@ -48,6 +50,7 @@ impl Options {
             kubernetes: false,
             hosts: false,
             small_disks: None,
+            relay: false,
         }
     }
 }
@@ -60,6 +63,8 @@ pub struct Cluster {
     pub gateway: Daemon,
     /// The agents, by node.
     pub agents: Vec<Daemon>,
+    /// Their nodes' relays, where there are any.
+    pub relays: Vec<Daemon>,
     /// Speaks to it.
     pub client: Client,
     // Before the folder that they are in.
@@ -141,6 +146,7 @@ impl Cluster {
             coordinator,
             gateway,
             agents: Vec::new(),
+            relays: Vec::new(),
             client,
             options: options.clone(),
             ports,
@@ -165,6 +171,14 @@ impl Cluster {
         self.home().join(format!("node-{}", i + 1))
     }
 
+    /// The relay of the `i`-th node.
+    pub fn relay_place(&self, i: usize) -> RelayPlace {
+        let port = self
+            .ports
+            .of_daemon(10 + u16::try_from(i).unwrap_or(u16::MAX));
+        RelayPlace::of(&self.node_data(i), port)
+    }
+
     /// Joins one more machine and starts its agent.
     pub async fn add_node(&mut self) -> Result<()> {
         let i = self.agents.len();
@@ -173,10 +187,15 @@ impl Cluster {
         std::fs::create_dir_all(&data)?;
         let (first, last) = self.ports.of_node(i);
         let config = self.home().join(format!("{name}.toml"));
-        let toml = format!(
+        let mut toml = format!(
             "port_range = \"{first}-{last}\"\nkind = \"virtual\"\nexclusive = true\n{}",
             self.options.agent
         );
+        if self.options.relay {
+            let place = self.relay_place(i);
+            toml = place.agent_toml() + &toml;
+            self.relays.push(place.start(&name, self.home())?);
+        }
         std::fs::write(&config, toml)?;
         let token = self.client.token().await?;
         let api = std::fs::read_to_string(self.home().join("coordinator/endpoint"))?
@@ -390,6 +409,9 @@ impl Cluster {
         );
         for (i, agent) in self.agents.iter().enumerate() {
             all.push_str(&format!("== node-{}\n{}", i + 1, agent.log()));
+        }
+        for relay in &self.relays {
+            all.push_str(&format!("== a relay\n{}", relay.log()));
         }
         all
     }

@@ -15,6 +15,7 @@ mod outside;
 mod package;
 mod ports;
 mod process;
+mod relay;
 mod wait;
 
 pub use client::Client;
@@ -27,4 +28,5 @@ pub use outside::{TfServing, copy_folder, on_path, output_of, skip, tests_folder
 pub use package::{Mode, stage};
 pub use ports::PortSlice;
 pub use process::{Daemon, bin, pids_with};
+pub use relay::RelayPlace;
 pub use wait::{until, until_some};

@@ -13,7 +13,7 @@ pub(crate) struct Options {
     args: Vec<String>,
 }
 
-const BENCHES: [(&str, &str); 6] = [
+const BENCHES: &[(&str, &str)] = &[
     (
         "deploy",
         "from a deploy accepted to the first 200; idle memory and CPU of agent and shim",
@@ -38,6 +38,10 @@ const BENCHES: [(&str, &str); 6] = [
         "gateway",
         "CPU per request beside nginx and haproxy, 1 KB and 100 KB bodies",
     ),
+    (
+        "relay",
+        "CPU per request, per new connection and per GB through a relay beside plain TCP, p99",
+    ),
 ];
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -58,6 +62,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
         Some("plan") => example("berth-plan", "plan_bench", &options.args, None),
         Some("fleet") => fleet(&options.args),
+        Some("relay") => example("berth-gateway", "bench_relay", &options.args, None),
         Some("unpack") => example("berth-package", "unpack_bench", &options.args, None),
         Some("gateway") => {
             run::check(run::cargo().args([

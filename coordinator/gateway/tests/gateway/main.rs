@@ -5,6 +5,7 @@ mod basics;
 mod common;
 mod limits;
 mod protocol;
+mod relay;
 mod replay;
 mod streaming;
 mod tables;
