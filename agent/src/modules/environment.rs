@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use berth_model::instance::InstanceSpec;
 use berth_model::manifest::{JOB_VARIABLES, MODULE_VARIABLES, TRANSFORM_VARIABLES};
+use berth_model::node::RuntimeKind;
 
 use super::{Address, Place, is_python, python};
 
@@ -46,7 +47,30 @@ pub(super) fn environment(
         ("BERTH_INSTANCE", spec.id.to_string()),
     ];
     env.extend(own.map(|(name, value)| (name.to_owned(), value)));
+    env.extend(gpus(spec));
     env
+}
+
+/// Which of the node's GPUs are the instance's own: it sees no others, and none if it asked for none. In a
+/// cluster that is Kubernetes' business.
+fn gpus(spec: &InstanceSpec) -> BTreeMap<String, String> {
+    let own = spec.gpus.join(",");
+    // A coordinator from before GPUs were given out says only how many.
+    let unknown = own.is_empty() && spec.manifest.resources.gpus > 0;
+    let for_container = if own.is_empty() { "void" } else { &own };
+    let told: &[(&str, &str)] = match spec.runtime {
+        _ if unknown => &[],
+        RuntimeKind::Kubernetes => &[],
+        RuntimeKind::Process => &[("CUDA_VISIBLE_DEVICES", &own)],
+        // Images ask NVIDIA's runtime for all of them.
+        RuntimeKind::Docker => &[
+            ("CUDA_VISIBLE_DEVICES", &own),
+            ("NVIDIA_VISIBLE_DEVICES", for_container),
+        ],
+    };
+    let told = told.iter();
+    told.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 /// The model's files in a package.

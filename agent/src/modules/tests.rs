@@ -79,6 +79,31 @@ fn the_module_is_told_what_the_contract_says() {
 }
 
 #[test]
+fn an_instance_sees_the_gpus_that_are_its_own_and_no_others() {
+    let env = |gpus: u32, own: &[&str], runtime| {
+        let mut spec = spec("web.1.0.3");
+        spec.env = [("CUDA_VISIBLE_DEVICES".to_owned(), "0".to_owned())].into();
+        spec.manifest.resources.gpus = gpus;
+        spec.gpus = own.iter().map(|gpu| (*gpu).to_owned()).collect();
+        spec.runtime = runtime;
+        let plan = planned(&spec, &place(Path::new("/p")));
+        let env = &plan.spec.processes[0].env;
+        let told = |name: &str| env.get(name).cloned();
+        (told("CUDA_VISIBLE_DEVICES"), told("NVIDIA_VISIBLE_DEVICES"))
+    };
+    let some = |text: &str| Some(text.to_owned());
+    let process = RuntimeKind::Process;
+    assert_eq!(
+        env(2, &["GPU-a", "GPU-b"], process),
+        (some("GPU-a,GPU-b"), None)
+    );
+    assert_eq!(env(0, &[], process), (some(""), None));
+    assert_eq!(env(0, &[], RuntimeKind::Docker), (some(""), some("void")));
+    // What a coordinator says that knows of no UUIDs leaves things as they were.
+    assert_eq!(env(1, &[], process), (some("0"), None));
+}
+
+#[test]
 fn a_python_module_has_its_virtual_environment_first() {
     let text = "[module.env]\nPATH = \"/mine\"\nPYTHONUNBUFFERED = \"\"\n";
     let mut spec = with("[module.env]\n", text);

@@ -85,6 +85,7 @@ impl Reconciler {
             writable,
             readable: driver.filter(runs).into_iter().collect(),
             resources: spec.manifest.resources,
+            gpus: spec.gpus.clone(),
         })
     }
 

@@ -122,6 +122,7 @@ fn container(dir: &Path) -> Container {
     // The folder beside which a test keeps its files.
     let own = dir.ancestors().nth(2).unwrap_or(dir).to_owned();
     Container {
+        gpus: Vec::new(),
         image: IMAGE.to_owned(),
         package: "/usr/lib".into(),
         writable: vec![own],

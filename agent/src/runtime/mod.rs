@@ -74,6 +74,8 @@ pub struct Container {
     pub readable: Vec<PathBuf>,
     /// What it may use.
     pub resources: Resources,
+    /// UUIDs of the GPUs that it may use; none where only their number is known.
+    pub gpus: Vec<String>,
 }
 
 /// A start that runs, or ran when the handle was made. Cheap to clone; holds no resource.

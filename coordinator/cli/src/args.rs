@@ -180,6 +180,10 @@ pub(crate) struct Deploy {
     /// The pool to place in
     #[arg(long)]
     pub(crate) pool: Option<String>,
+    /// Labels of the failure domains to spread over, the widest first, with commas; "" for none [default:
+    /// zone,rack,host]
+    #[arg(long, value_name = "LABELS", value_parser = labels)]
+    pub(crate) spread: Option<Labels>,
     /// Environment variable for the module, NAME=VALUE
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = key_value)]
     pub(crate) env: Vec<(String, String)>,
@@ -310,6 +314,19 @@ pub(crate) struct Events {
     /// How to write them
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Format,
+}
+
+/// A list of labels.
+#[derive(Debug, Clone)]
+pub(crate) struct Labels(pub(crate) Vec<String>);
+
+fn labels(text: &str) -> Result<Labels, String> {
+    let labels = text
+        .split(',')
+        .map(str::trim)
+        .filter(|label| !label.is_empty());
+    let labels: Vec<String> = labels.map(str::to_owned).collect();
+    berth_model::api::rules::spread(&labels).map(|()| Labels(labels))
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -35,6 +35,9 @@ pub struct Deploy {
     /// Pool to place in.
     #[serde(default)]
     pub pool: Option<String>,
+    /// Labels of the failure domains to spread over, the widest first; `zone`, `rack` and `host` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Vec<String>>,
     /// Environment variables.
     #[serde(default)]
     pub env: BTreeMap<String, String>,

@@ -18,6 +18,8 @@ pub const MAX_ENV_BYTES: usize = 32 * 1024;
 /// Longest name of a pool and longest value of a label that chooses nodes.
 pub const MAX_LABEL: usize = 63;
 
+/// Most labels of failure domains that a service's instances are spread over.
+pub const MAX_SPREAD: usize = 4;
 /// Most labels of one thing.
 pub const MAX_LABELS: usize = 64;
 
@@ -50,6 +52,22 @@ pub fn pool(name: &str) -> Checked {
             "a pool's name has 1 to 63 characters: choose one, or leave it out for any place"
                 .to_owned(),
         );
+    }
+    Ok(())
+}
+
+/// Labels of failure domains, the widest first.
+pub fn spread(labels: &[String]) -> Checked {
+    if labels.len() > MAX_SPREAD {
+        return Err(format!(
+            "instances are spread over at most {MAX_SPREAD} labels"
+        ));
+    }
+    for (i, label) in labels.iter().enumerate() {
+        label_key(label)?;
+        if labels.iter().take(i).any(|earlier| earlier == label) {
+            return Err(format!("{label} is named twice"));
+        }
     }
     Ok(())
 }
@@ -143,6 +161,7 @@ impl Deploy {
         self.replicas.map_or(Ok(()), replicas)?;
         self.max_unavailable.map_or(Ok(()), max_unavailable)?;
         env(&self.env)?;
+        self.spread.as_deref().map_or(Ok(()), spread)?;
         self.pool.as_deref().map_or(Ok(()), pool)
     }
 }
@@ -191,6 +210,7 @@ mod tests {
             model: "m".into(),
             replicas,
             pool: pool.map(Into::into),
+            spread: None,
             env,
             ..Deploy::default()
         };

@@ -95,6 +95,9 @@ pub struct ServiceView {
     pub instances: Vec<InstanceView>,
     /// Why it is not as wanted, most important first; each says what to do where there is something to do.
     pub reasons: Vec<String>,
+    /// While instances have no node: of each node that cannot take one, why. Only of one service by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rejected: BTreeMap<NodeName, String>,
     /// When it was created.
     pub created: Timestamp,
     /// When a user last changed it.
@@ -163,6 +166,9 @@ pub struct InstanceView {
     pub node_state: NodeState,
     /// How far its stopping has come.
     pub stage: Stage,
+    /// UUIDs of the node's GPUs that are its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<String>,
     /// What its agent last said (`id` is in here).
     pub status: InstanceStatus,
     /// When it was created.

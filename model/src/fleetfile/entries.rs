@@ -108,6 +108,7 @@ pub(super) fn service(
     let replicas = section.optional("replicas", |field| figure(field, rules::replicas));
     let runtime = section.optional("runtime", parsed::<RuntimeKind>);
     let pool = section.optional("pool", pool_name);
+    let spread = section.optional("spread", spread);
     let env = section.or("env", Table::new(), env);
     let missing = |field: Field<'_, '_>| figure(field, rules::max_unavailable);
     let max_unavailable = section.optional("max_unavailable", missing);
@@ -118,6 +119,7 @@ pub(super) fn service(
         replicas: replicas?,
         runtime: runtime?,
         pool: pool?,
+        spread: spread?,
         env: env?,
         max_unavailable: max_unavailable?,
     };
@@ -236,4 +238,16 @@ fn input(field: Field<'_, '_>) -> Option<Input> {
         folder: folder?,
         files: files?,
     }))
+}
+
+fn spread(field: Field<'_, '_>) -> Option<Vec<String>> {
+    let labels = list(
+        field.inner(field.value),
+        "a list of labels, as in [\"zone\", \"rack\"]",
+        string,
+    )?;
+    match rules::spread(&labels) {
+        Ok(()) => Some(labels),
+        Err(message) => field.fail(&message),
+    }
 }

@@ -112,6 +112,12 @@ pub const KINDS: [Kind; 5] = [
             ),
             RUNTIME,
             POOL,
+            key(
+                "spread",
+                "list of labels",
+                "`[\"zone\", \"rack\", \"host\"]`",
+                "the failure domains that instances are spread over, the widest first",
+            ),
             ENV,
             key(
                 "max_unavailable",

@@ -26,6 +26,7 @@ model = "dga@1.0.0"
 replicas = 3
 runtime = "docker"
 pool = "gpu"
+spread = ["rack"]
 max_unavailable = 0
 [service.web.env]
 LOG = "info"
@@ -78,6 +79,7 @@ fn entries_become_the_apis_requests() {
         replicas: Some(3),
         runtime: Some(RuntimeKind::Docker),
         pool: Some("gpu".into()),
+        spread: Some(vec!["rack".into()]),
         env: [("LOG".to_owned(), "info".to_owned())].into(),
         max_unavailable: Some(0),
     };

@@ -91,6 +91,10 @@ impl Out {
         self.number("replicas", service.replicas);
         self.optional("runtime", service.runtime.as_ref());
         self.optional("pool", service.pool.as_ref());
+        if let Some(spread) = &service.spread {
+            let labels: Vec<String> = spread.iter().map(|label| text(label)).collect();
+            self.line(&format!("spread = [{}]", labels.join(", ")));
+        }
         self.number("max_unavailable", service.max_unavailable);
         self.table("env", &service.env, false);
     }

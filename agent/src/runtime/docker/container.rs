@@ -117,8 +117,10 @@ fn host_config(common: &Common, container: &Container, dir: &Path) -> HostConfig
         nano_cpus: cpu,
         pids_limit: Some(i64::from(common.pids)),
         device_requests: (resources.gpus > 0).then(|| {
+            let named = !container.gpus.is_empty();
             vec![DeviceRequest {
-                count: Some(i64::from(resources.gpus)),
+                count: (!named).then_some(i64::from(resources.gpus)),
+                device_ids: named.then(|| container.gpus.clone()),
                 capabilities: Some(vec![vec!["gpu".to_owned()]]),
                 ..DeviceRequest::default()
             }]
@@ -176,6 +178,10 @@ mod tests {
     use crate::runtime::conformance;
 
     fn told(resources: Resources) -> ContainerCreateBody {
+        with_gpus(resources, &[])
+    }
+
+    fn with_gpus(resources: Resources, gpus: &[&str]) -> ContainerCreateBody {
         let common = Common {
             shim: "/usr/bin/berth-shim".into(),
             data: "/data".into(),
@@ -191,6 +197,7 @@ mod tests {
             writable: vec!["/data/instances/a.1.0.1/work".into()],
             readable: Vec::new(),
             resources,
+            gpus: gpus.iter().map(|gpu| (*gpu).to_owned()).collect(),
         };
         body(&common, &launch, &container, dir)
     }
@@ -237,6 +244,18 @@ mod tests {
         assert_eq!(host.memory_swap, host.memory);
         assert_eq!(host.nano_cpus, Some(1_500_000_000));
         assert_eq!(host.device_requests.unwrap()[0].count, Some(2));
+    }
+
+    #[test]
+    fn a_container_gets_the_gpus_that_are_its_own() {
+        let resources = Resources {
+            gpus: 1,
+            ..Resources::default()
+        };
+        let told = with_gpus(resources, &["GPU-7"]);
+        let requests = told.host_config.unwrap().device_requests.unwrap();
+        assert_eq!(requests[0].device_ids, Some(vec!["GPU-7".to_owned()]));
+        assert_eq!(requests[0].count, None);
     }
 
     #[test]

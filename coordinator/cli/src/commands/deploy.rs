@@ -15,6 +15,7 @@ pub(super) async fn run(client: &Client, deploy: Deploy) -> Result<ExitCode> {
         replicas: deploy.replicas,
         runtime: deploy.runtime,
         pool: deploy.pool,
+        spread: deploy.spread.map(|labels| labels.0),
         env: deploy.env.into_iter().collect(),
         max_unavailable: deploy.max_unavailable,
     };

@@ -118,10 +118,12 @@ fn service() -> ServiceView {
             node: "n1".parse().unwrap(),
             node_state: NodeState::Ready,
             stage: Stage::Running,
+            gpus: vec!["GPU-1".to_owned()],
             status: status(),
             created: Timestamp(1),
         }],
         reasons: vec!["no room".to_owned()],
+        rejected: [("n1".parse().unwrap(), "no GPU".to_owned())].into(),
         created: Timestamp(1),
         updated: Timestamp(1),
     }

@@ -177,7 +177,7 @@ fn revision(world: &World, deploy: &Deploy, model: &Resolved) -> Revision {
         runtime: deploy.runtime.unwrap_or_default(),
         node_labels: node_labels.collect(),
         pool: deploy.pool.clone(),
-        spread: None,
+        spread: deploy.spread.clone(),
         env: deploy.env.clone(),
         replicas: 0,
         created: world.wall,
@@ -295,6 +295,7 @@ mod tests {
         let deploy_one = Deploy {
             replicas: Some(3),
             pool: Some("gpu".into()),
+            spread: None,
             ..wish("dga")
         };
         let name = deploy(&mut w, &deploy_one).unwrap();

@@ -105,6 +105,7 @@ fn service(service: &ServiceRecord) -> Option<Deploy> {
         replicas: Some(service.replicas),
         runtime: Some(current.runtime).filter(|r| *r != Default::default()),
         pool: current.pool.clone(),
+        spread: current.spread.clone(),
         env: current.env.clone(),
         max_unavailable: Some(service.max_unavailable).filter(|n| *n != 1),
     })

@@ -61,6 +61,7 @@ fn services() -> impl Strategy<Value = Vec<(String, Deploy)>> {
             replicas,
             runtime: None,
             pool,
+            spread: (replicas == Some(3)).then(|| vec!["rack".to_owned()]),
             env,
             max_unavailable,
         };

@@ -95,6 +95,9 @@ fn fields(revision: &Revision, service: &ServiceRecord) -> Fields {
     if let Some(pool) = &revision.pool {
         fields.push(("pool".to_owned(), pool.clone()));
     }
+    if let Some(spread) = &revision.spread {
+        fields.push(("spread".to_owned(), spread.join(", ")));
+    }
     fields.extend(table("env", &revision.env));
     fields
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use berth_model::api::{InstanceView, RevisionView, ServiceState, ServiceView};
-use berth_model::id::ServiceName;
+use berth_model::id::{NodeName, ServiceName};
 use berth_model::instance::{InstanceRecord, Phase, Stage};
 use berth_model::problem::Problem;
 use berth_model::service::{Revision, ServiceRecord};
+use berth_plan::{WaitReason, Waiting};
 
 use super::reasons::{self, Why};
 use crate::control::commands::services::find;
@@ -25,8 +26,24 @@ pub(crate) fn all(world: &World) -> Vec<ServiceView> {
 /// One service. Errors: 404 with what may have been meant.
 pub(crate) fn one(world: &World, name: &ServiceName) -> Result<ServiceView, Problem> {
     let service = find(world, name)?;
-    view(world, service, &instances(world, name))
-        .ok_or_else(|| Problem::internal(format!("service {name} has no revision")))
+    let view = view(world, service, &instances(world, name));
+    let mut view =
+        view.ok_or_else(|| Problem::internal(format!("service {name} has no revision")))?;
+    view.rejected = rejected(world, service);
+    Ok(view)
+}
+
+/// Why each node cannot take an instance, while one has none.
+fn rejected(world: &World, service: &ServiceRecord) -> BTreeMap<NodeName, String> {
+    let lacks =
+        |w: &Waiting| w.service == service.name && matches!(w.reason, WaitReason::NoNode { .. });
+    let current = service
+        .current()
+        .filter(|_| world.waiting.iter().any(lacks));
+    let why = current.map(|current| world.planner.explain(&service.name, current.number));
+    let why = why.unwrap_or_default().into_iter();
+    why.map(|(node, rejection)| (node, rejection.to_string()))
+        .collect()
 }
 
 /// Services by state, for the status page and the metrics.
@@ -96,6 +113,7 @@ fn view(
             .collect(),
         instances: sorted.into_iter().map(|r| instance(world, r)).collect(),
         reasons: whys.into_iter().map(|why| why.text).collect(),
+        rejected: BTreeMap::new(),
         created: service.created,
         updated: service.updated,
     })
@@ -150,6 +168,7 @@ pub(crate) fn instance(world: &World, record: &InstanceRecord) -> InstanceView {
         node: record.place.clone(),
         node_state: world.place_state(&record.place),
         stage: record.stage,
+        gpus: record.gpus.clone(),
         status: record.status.clone(),
         created: record.created,
     }

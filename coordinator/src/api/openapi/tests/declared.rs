@@ -40,6 +40,7 @@ fn fleet() -> Fleet {
         replicas: Some(1),
         runtime: None,
         pool: Some("gpu".to_owned()),
+        spread: Some(vec!["rack".to_owned()]),
         env: BTreeMap::new(),
         max_unavailable: Some(1),
     };
