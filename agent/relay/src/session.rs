@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use berth_model::id::InstanceId;
-use berth_model::relay::{Answer, parse_instance_name};
+use berth_model::relay::{Answer, Caller, parse_instance_name};
 use rustls_pki_types::CertificateDer;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -43,7 +43,8 @@ pub(crate) struct Shared {
 
 /// A caller that was let in, and what it asks for.
 struct Guest {
-    certificate: CertificateDer<'static>,
+    /// As it stands on the list; its certificate was compared with that.
+    caller: Caller,
     instance: InstanceId,
     target: Target,
 }
@@ -113,10 +114,11 @@ async fn visit(
     let metrics = &shared.metrics;
     // A resumed session may be of one that has been sent away since.
     let state = shared.loader.current();
-    if state.is_none_or(|state| state.admit(&certificate).is_none()) {
+    let caller = state.and_then(|state| state.admit(&certificate).cloned());
+    let Some(caller) = caller else {
         Metrics::count(&metrics.refused);
         return Ok(());
-    }
+    };
     if stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed) {
         Metrics::count(&metrics.resumed);
     }
@@ -127,7 +129,7 @@ async fn visit(
         return refuse(shared, stream, Answer::NoInstance).await;
     };
     let guest = Guest {
-        certificate,
+        caller,
         instance,
         target,
     };
@@ -209,7 +211,7 @@ impl Guest {
     /// Whether it would be let in to the same place now.
     fn may_stay(&self, current: &Current) -> bool {
         current.as_ref().is_some_and(|state| {
-            state.admit(&self.certificate).is_some()
+            state.table.callers.contains(&self.caller)
                 && state.table.instances.get(&self.instance) == Some(&self.target)
         })
     }

@@ -344,6 +344,47 @@ mod tests {
         assert!(usage.client_auth && !usage.server_auth);
     }
 
+    #[test]
+    fn certificates_of_relays_and_gateways_are_good_for_one_name_and_one_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::load_or_create(dir.path()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let request = VerifiedCsr::parse(&csr(&key)).unwrap();
+        let life = Duration::from_secs(60);
+        let node = "n1".parse().unwrap();
+        let gateway = "g1".parse().unwrap();
+        for (issued, name, serves) in [
+            (
+                authority.sign_relay(&request, &node, life),
+                "n1.relay.berth.internal",
+                true,
+            ),
+            (
+                authority.sign_gateway(&request, &gateway, life),
+                "g1.gateway.berth.internal",
+                false,
+            ),
+        ] {
+            let issued = issued.unwrap();
+            let (_, parsed) = x509_parser::parse_x509_certificate(&issued.der).unwrap();
+            let usage = parsed.extended_key_usage().unwrap().unwrap().value;
+            assert_eq!(
+                (usage.server_auth, usage.client_auth),
+                (serves, !serves),
+                "{name}"
+            );
+            let names = parsed.subject_alternative_name().unwrap().unwrap().value;
+            let names: Vec<String> = names
+                .general_names
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            assert_eq!(names, [format!("DNSName({name})")]);
+            // One certificate, not the chain: the other side knows the CA.
+            assert_eq!(issued.pem.matches("BEGIN").count(), 1);
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn no_bytes_make_it_panic(at in 0_usize..200, with: u8, cut in 0_usize..200) {
