@@ -34,6 +34,28 @@ const TICK: Span = Span::secs(1);
 /// Sends an answer once it is known how the commit went.
 pub(crate) type Answer = Box<dyn FnOnce(&World, Result<(), &Problem>) + Send>;
 
+/// How far writing came.
+struct Written {
+    /// Groups that are wholly on disk.
+    done: usize,
+    /// Some of the next group is on disk, too: it did not fit into one transaction.
+    torn: bool,
+    /// What stopped the rest.
+    failure: Option<StoreError>,
+}
+
+/// For a change of which only a part is on disk.
+fn partly(problem: &Problem) -> Problem {
+    Problem {
+        detail: format!(
+            "{}; it was too large for one transaction of the store, and a part of it was made: ask for the same \
+             again once the store takes changes, which makes the rest",
+            problem.detail.replace("so it was not made", "not wholly")
+        ),
+        ..problem.clone()
+    }
+}
+
 /// The one owner of the state.
 pub(crate) struct Actor {
     pub(crate) store: Arc<dyn Store>,
@@ -243,7 +265,11 @@ impl Actor {
         let answers = std::mem::take(&mut self.answers);
         let all = groups.len();
         let wrote = all > 0;
-        let (done, failure) = self.write(batch::pack(groups), all).await?;
+        let Written {
+            done,
+            torn,
+            failure,
+        } = self.write(batch::pack(groups), all).await?;
         let problem = match failure {
             None => {
                 if wrote {
@@ -264,6 +290,9 @@ impl Actor {
         }
         for (needs, answer) in answers {
             match &problem {
+                Some(problem) if torn && needs == done + 1 => {
+                    answer(&self.world, Err(&partly(problem)));
+                }
                 Some(problem) if needs > done => answer(&self.world, Err(problem)),
                 _ => answer(&self.world, Ok(())),
             }
@@ -271,13 +300,9 @@ impl Actor {
         Ok(problem.is_none())
     }
 
-    /// Answers with how many groups are on disk, and what stopped the rest.
-    async fn write(
-        &mut self,
-        parts: Vec<Part>,
-        all: usize,
-    ) -> Result<(usize, Option<StoreError>), ControlError> {
-        let mut done = 0;
+    /// Writes the parts in order until one is not taken.
+    async fn write(&mut self, parts: Vec<Part>, all: usize) -> Result<Written, ControlError> {
+        let (mut done, mut torn) = (0, false);
         for part in parts {
             let began = Instant::now();
             let ops = part.ops.len();
@@ -290,14 +315,24 @@ impl Actor {
                 Ok(revision) => {
                     self.world.revision = revision;
                     self.metrics.committed(began.elapsed(), ops);
-                    done = part.groups;
+                    (done, torn) = (part.groups, part.torn);
                 }
                 Err(StoreError::Conflict { .. }) => return Err(ControlError::TakenOver),
                 Err(error @ StoreError::Stopped { .. }) => return Err(error.into()),
-                Err(error) => return Ok((done, Some(error))),
+                Err(error) => {
+                    return Ok(Written {
+                        done,
+                        torn,
+                        failure: Some(error),
+                    });
+                }
             }
         }
-        Ok((all, None))
+        Ok(Written {
+            done: all,
+            torn: false,
+            failure: None,
+        })
     }
 
     /// After a failed commit only the store knows what has happened.

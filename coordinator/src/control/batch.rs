@@ -15,6 +15,8 @@ pub(crate) struct Part {
     pub(crate) ops: Vec<Op>,
     /// How many groups are wholly on disk once this part is.
     pub(crate) groups: usize,
+    /// Some of the next group, which does not fit into one transaction, is in this part already.
+    pub(crate) torn: bool,
 }
 
 /// Packs groups (each one command's changes, or one planned action's) into transactions in order. A
@@ -24,18 +26,20 @@ pub(crate) fn pack(groups: Vec<Vec<Op>>) -> Vec<Part> {
     let mut open = Open::default();
     for (done, group) in groups.into_iter().enumerate() {
         if !open.fits(&group) {
-            open.close(&mut parts, done);
+            open.close(&mut parts, done, false);
         }
+        let mut begun = false;
         for change in group {
             if !open.fits(std::slice::from_ref(&change)) {
-                open.close(&mut parts, done);
+                open.close(&mut parts, done, begun);
             }
             open.add(change);
+            begun = true;
         }
         open.groups = done + 1;
     }
     let done = open.groups;
-    open.close(&mut parts, done);
+    open.close(&mut parts, done, false);
     parts
 }
 
@@ -58,7 +62,7 @@ impl Open {
         self.changes.insert(change.key().to_owned(), change);
     }
 
-    fn close(&mut self, parts: &mut Vec<Part>, groups: usize) {
+    fn close(&mut self, parts: &mut Vec<Part>, groups: usize, torn: bool) {
         if self.changes.is_empty() {
             return;
         }
@@ -66,6 +70,7 @@ impl Open {
         parts.push(Part {
             ops: changes,
             groups,
+            torn,
         });
         self.bytes = 0;
     }
@@ -98,6 +103,14 @@ mod tests {
             parts.iter().map(|p| p.groups).collect::<Vec<_>>(),
             vec![1, 2]
         );
+    }
+
+    #[test]
+    fn a_group_that_is_split_is_told_as_torn_until_its_last_part() {
+        let group = (0..300).map(|k| change(k, 1)).collect::<Vec<_>>();
+        let parts = pack(vec![vec![change(900, 1)], group, vec![change(901, 1)]]);
+        let told: Vec<(usize, bool)> = parts.iter().map(|p| (p.groups, p.torn)).collect();
+        assert_eq!(told, [(1, false), (1, true), (1, true), (3, false)]);
     }
 
     proptest! {

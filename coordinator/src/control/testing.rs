@@ -57,6 +57,8 @@ impl Disk {
 pub(crate) struct Fault {
     /// No room for anything.
     pub(crate) full: bool,
+    /// Commits until there is no room any more; none means never.
+    pub(crate) full_in: Option<u64>,
     /// Commits until the process dies; none means never.
     pub(crate) dies_in: Option<u64>,
     /// Whether the commit at which it dies is on disk.
@@ -140,6 +142,10 @@ impl Store for MemStore {
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         let fault = {
             let mut fault = self.fault.lock().unwrap();
+            fault.full |= fault.full_in == Some(0);
+            if let Some(n) = fault.full_in.as_mut() {
+                *n = n.saturating_sub(1);
+            }
             if let Some(n) = fault.dies_in.as_mut() {
                 *n = n.saturating_sub(1);
             }

@@ -225,6 +225,7 @@ async fn script(steps: Vec<Step>, crashes: Vec<(u64, bool)>) {
                 full: false,
                 dies_in: Some(dies_in),
                 dies_after,
+                ..Fault::default()
             });
         }
         carry_out(&mut fleet, step, &mut wanted).await;

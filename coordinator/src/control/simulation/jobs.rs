@@ -71,6 +71,7 @@ async fn script(nodes: usize, jobs: Vec<usize>, crashes: Vec<(u64, bool)>) {
                 full: false,
                 dies_in: Some(dies_in),
                 dies_after,
+                ..Fault::default()
             });
         }
         let key = format!("key-{n}");
@@ -85,6 +86,7 @@ async fn script(nodes: usize, jobs: Vec<usize>, crashes: Vec<(u64, bool)>) {
                 full: false,
                 dies_in: Some(dies_in),
                 dies_after,
+                ..Fault::default()
             });
         }
         let ended = through(&mut fleet, "ended", async |f| {

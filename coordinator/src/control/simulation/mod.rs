@@ -5,6 +5,7 @@ mod crashes;
 mod drains;
 mod durable;
 mod fleet;
+mod fleets;
 mod gateway;
 mod jobs;
 mod lifecycle;
