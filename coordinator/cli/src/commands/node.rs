@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use berth_model::api::{CreateToken, DrainView, LabelNode, List, NodeView, TokenView};
 use berth_model::node::{NodeState, NodeStatistics, RuntimeKind};
+use berth_model::time::Timestamp;
 
 use crate::args::{Label, Node, Token};
 use crate::client::Client;
@@ -29,7 +30,7 @@ pub(super) async fn run(client: &Client, node: Node) -> Result<ExitCode> {
         Node::List(reading) => {
             let list: List<NodeView> = client.get("/v1/nodes").await?;
             output::show(reading.output, &list.items, |width| {
-                nodes(&list.items, width)
+                nodes(&list.items, words::now(), width)
             })
         }
         Node::Show { node, reading } => {
@@ -106,8 +107,7 @@ fn state(view: &NodeView) -> String {
     words.join(",")
 }
 
-fn nodes(nodes: &[NodeView], width: Option<usize>) -> String {
-    let now = words::now();
+fn nodes(nodes: &[NodeView], now: Timestamp, width: Option<usize>) -> String {
     let rows: Vec<Vec<String>> = nodes
         .iter()
         .map(|node| {
@@ -235,4 +235,61 @@ fn drain_lines(drain: &DrainView) -> String {
         text.push_str(&format!("             {reason}\n"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(name: &str, more: serde_json::Value) -> NodeView {
+        let mut view = serde_json::json!({
+            "name": name, "state": "ready", "cordoned": false, "labels": {"zone": "a"},
+            "instances": ["web.1.0.1"], "joined": 0,
+            "facts": {
+                "kind": "virtual", "exclusive": true, "hostname": "host", "os": "Debian 12", "arch": "x86_64",
+                "agent_version": "0.1.0", "runtimes": ["process"],
+                "capacity": {"cpu_millis": 2500, "memory_bytes": 4_294_967_296_u64, "gpus": 0, "disk_bytes": 1024},
+            },
+        });
+        for (key, value) in more.as_object().unwrap() {
+            view[key] = value.clone();
+        }
+        serde_json::from_value(view).unwrap()
+    }
+
+    fn draining() -> NodeView {
+        let drain = serde_json::json!({
+            "started": 0, "total": 3, "moved": 1, "left": "30m", "force": false, "stuck": false,
+            "reasons": ["no-spare-node: web.1.0.1 stays on node n1", "web.1.1.1 is stopping"],
+        });
+        view("n1", serde_json::json!({"cordoned": true, "drain": drain}))
+    }
+
+    #[test]
+    fn nodes_are_listed_with_what_is_done_to_them() {
+        let drained = serde_json::json!({
+            "started": 0, "total": 3, "moved": 3, "left": "0ms", "force": true, "stuck": false,
+            "drained": 1000, "reasons": [],
+        });
+        let all = [
+            draining(),
+            view(
+                "n2",
+                serde_json::json!({"cordoned": true, "drain": drained, "instances": []}),
+            ),
+            view(
+                "n3",
+                serde_json::json!({"cordoned": true, "state": "silent"}),
+            ),
+            view("n4", serde_json::json!({})),
+        ];
+        let text = nodes(&all, Timestamp(90_000), None);
+        assert_eq!(text, include_str!("../../tests/golden/node-list.txt"));
+    }
+
+    #[test]
+    fn a_node_says_how_far_its_drain_is() {
+        let text = show(&draining());
+        assert_eq!(text, include_str!("../../tests/golden/node-show.txt"));
+    }
 }
