@@ -290,6 +290,7 @@ fn service() -> impl Strategy<Value = (String, Deploy)> {
                     replicas,
                     runtime,
                     pool,
+                    spread: None,
                     env,
                     max_unavailable,
                 };
