@@ -290,7 +290,8 @@ fn service() -> impl Strategy<Value = (String, Deploy)> {
                     replicas,
                     runtime,
                     pool,
-                    spread: None,
+                    spread: (max_unavailable == Some(3))
+                        .then(|| vec!["zone".into(), "rack".into()]),
                     env,
                     max_unavailable,
                 };
