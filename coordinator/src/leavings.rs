@@ -1,8 +1,10 @@
-//! What deleted jobs left: their logs, and the blobs that nothing else needs.
+//! What deleted jobs left: their logs, and the blobs that nothing else needs. And blobs that nothing has needed for long: of
+//! uploads that were never registered, and of tasks whose output another attempt brought.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_model::digest::BlobDigest;
 use berth_model::id::ServiceName;
 
 use crate::control::{Command, Leavings};
@@ -63,4 +65,29 @@ async fn remove(edge: &Edge, leavings: &Leavings) -> Result<(), String> {
         removed.map_err(|error| crate::chain(&error))?;
     }
     Ok(())
+}
+
+impl Edge {
+    /// Removes blobs that nothing needs and nobody has uploaded or asked for since `age`; how many.
+    pub async fn remove_unused(&self, age: Duration) -> Result<usize, String> {
+        let failed = |error: berth_store::BlobError| crate::chain(&error);
+        let old = self.blobs.older(age).await.map_err(failed)?;
+        if old.is_empty() {
+            return Ok(0);
+        }
+        // Nobody may begin to need one between this look and its removal.
+        let _held = self.inputs.write().await;
+        let old = old.into_iter().map(BlobDigest::from_bytes).collect();
+        let unused = self
+            .control
+            .ask(|reply| Command::UnusedBlobs(old, reply))
+            .await
+            .map_err(|problem| problem.detail)?;
+        let mut removed = 0;
+        for blob in unused {
+            let gone = self.blobs.remove_older(blob.as_bytes(), age).await;
+            removed += usize::from(gone.map_err(failed)?);
+        }
+        Ok(removed)
+    }
 }

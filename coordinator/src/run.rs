@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_logs::LogStore;
-use berth_store::{BlobStore, PARTIAL_AGE, SqliteStore};
+use berth_store::{BlobStore, PARTIAL_AGE, SqliteStore, UNUSED_AGE};
 use rustls::ServerConfig;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -247,6 +247,11 @@ fn keep_house(edge: &Arc<Edge>, certificate: Arc<ServerCertificate>) {
             }
             if let Err(error) = edge.blobs.sweep(PARTIAL_AGE).await {
                 tracing::warn!(error = chain(&error), "cannot sweep unfinished uploads");
+            }
+            match edge.remove_unused(UNUSED_AGE).await {
+                Ok(0) => {}
+                Ok(removed) => tracing::info!(removed, "removed blobs that nothing needs"),
+                Err(error) => tracing::warn!(error, "cannot remove blobs that nothing needs"),
             }
         }
     });

@@ -7,6 +7,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::Running;
 use serde_json::{Value, json};
 
@@ -175,5 +177,22 @@ async fn what_came_of_a_broken_upload_is_kept() {
     assert_eq!(offset, 200_000);
     let (status, _, view) = patch(&running, &digest, offset, bytes.len(), &bytes[offset..]).await;
     assert_eq!((status, &view["complete"]), (200, &json!(true)), "{view}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blobs_that_nothing_needs_go_after_their_time_and_no_others() {
+    let running = Running::start().await;
+    let package = common::package(running.dir.path(), "web", "1.2.3");
+    let blob = running.upload(&package).await;
+    let (status, model) = running.post("/v1/models", &json!({"blob": blob})).await;
+    assert_eq!(status, 201, "{model}");
+    let forgotten = running.upload(b"never registered").await;
+    let unused = |age| running.edge.remove_unused(age);
+    assert_eq!(unused(Duration::from_secs(3600)).await, Ok(0));
+    assert_eq!(head(&running, &forgotten).await.1, "?1");
+    assert_eq!(unused(Duration::ZERO).await, Ok(1));
+    assert_eq!(head(&running, &forgotten).await, ("0".into(), "?0".into()));
+    assert_eq!(head(&running, &blob).await.1, "?1");
     running.stop().await;
 }

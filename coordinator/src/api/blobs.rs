@@ -32,9 +32,10 @@ pub(super) async fn offset(
     State(edge): State<Arc<Edge>>,
     Name(digest): Name<BlobDigest>,
 ) -> Result<Response, Failure> {
+    // Whoever asks means to use it: it stays for that.
     let size = edge
         .blobs
-        .size(digest.as_bytes())
+        .claim(digest.as_bytes())
         .await
         .map_err(|error| failed(&error))?;
     let (offset, complete) = match size {
@@ -57,7 +58,7 @@ pub(super) async fn append(
             edge.settings.max_blob
         )));
     }
-    match edge.blobs.size(digest.as_bytes()).await {
+    match edge.blobs.claim(digest.as_bytes()).await {
         Ok(Some(size)) => return Ok(view(digest, size, true)),
         Ok(None) => {}
         Err(error) => return Err(failed(&error)),

@@ -23,6 +23,8 @@ pub(super) async fn register(
     State(edge): State<Arc<Edge>>,
     Json(wanted): Json<RegisterModel>,
 ) -> Result<(StatusCode, Answer<ModelVersionView>), Failure> {
+    // Until the version is there, nobody removes the blob that it needs.
+    let _held = edge.inputs.read().await;
     let version = verified(&edge, wanted.blob).await?;
     let version = edge
         .control

@@ -262,6 +262,9 @@ impl Actor {
                 self.read(reply, move |w| jobs::is_told(w, &name));
             }
             Command::Leavings(reply) => self.read(reply, |w| Ok(jobs::leavings(w))),
+            Command::UnusedBlobs(blobs, reply) => {
+                self.read(reply, move |w| Ok(jobs::unused(w, blobs)));
+            }
             Command::Machines(reply) => self.read(reply, |w| Ok(views::node::machines(w))),
             Command::Gateways(reply) => self.read(reply, |w| Ok(views::gateway::all(w))),
             Command::Status(reply) => self.read(reply, |w| Ok(views::status::status(w))),
@@ -307,6 +310,7 @@ impl Actor {
             | Command::AnnounceOutput(..)
             | Command::LeavingsRemoved(..)
             | Command::Nodes(..)
+            | Command::UnusedBlobs(..)
             | Command::Node(..)
             | Command::CordonNode(..)
             | Command::DrainNode(..)

@@ -130,6 +130,8 @@ pub enum Command {
     AgentStatistics(ConnectionId, Box<Statistics>),
     /// An agent acknowledged or refused a desired set.
     AgentAcknowledged(ConnectionId, Order, Option<String>),
+    /// Which of these blobs does nothing need?
+    UnusedBlobs(Vec<BlobDigest>, Reply<Vec<BlobDigest>>),
     /// How much room there is on the disk has changed.
     Disk(disk::Found),
     /// An agent's session is over.

@@ -16,6 +16,6 @@ mod testing;
 pub use api::{
     Change, Entry, Guard, Identity, Listing, MAX_TXN_BYTES, MAX_TXN_OPS, Op, Store, Txn,
 };
-pub use blob::{BlobError, BlobStore, Digest, PARTIAL_AGE, Upload};
+pub use blob::{BlobError, BlobStore, Digest, PARTIAL_AGE, UNUSED_AGE, Upload};
 pub use error::StoreError;
 pub use sqlite::{Backup, Restored, SCHEMA, SqliteStore, backup, restore};

@@ -356,3 +356,41 @@ pub(crate) fn sweep(world: &mut World) -> bool {
     }
     again
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::testing::{connect, world_with_service};
+
+    #[test]
+    fn a_set_that_a_full_disk_refused_is_offered_again_and_no_other_refusal() {
+        let mut world = world_with_service();
+        let order = Order::default();
+        let _words = connect(&mut world, "n1");
+        world
+            .live
+            .connections
+            .insert(1, AgentName::Node("n1".parse().unwrap()));
+        let current = |world: &mut World| {
+            let mut agents = world.live.agents.values_mut();
+            let session = agents.find_map(|live| live.session.as_mut()).unwrap();
+            std::mem::replace(&mut session.current, true)
+        };
+        for (why, offered) in [
+            ("stale: 1 came after 2", false),
+            ("disk: cannot write", true),
+        ] {
+            current(&mut world);
+            acknowledged(&mut world, 1, order, Some(why.to_owned()));
+            world.now = world.now.after(AGAIN.0 / 2);
+            assert!(!sweep(&mut world), "{why}: too early");
+            world.now = world.now.after(AGAIN.0);
+            heard(&mut world, 1);
+            assert_eq!(sweep(&mut world), offered, "{why}");
+            assert_eq!(current(&mut world), !offered, "{why}");
+        }
+        acknowledged(&mut world, 1, order, None);
+        world.now = world.now.after(2 * AGAIN.0);
+        assert!(!sweep(&mut world));
+    }
+}

@@ -3,6 +3,8 @@
 mod cluster;
 mod create;
 
+use std::collections::BTreeSet;
+
 use berth_model::digest::BlobDigest;
 use berth_model::id::{ClusterName, InstanceId, JobName};
 use berth_model::instance::{Phase, Reason, Stage};
@@ -83,6 +85,18 @@ fn is_needed(world: &World, blob: &BlobDigest) -> bool {
     let mut models = world.records.models.values();
     let mut jobs = world.records.jobs.values().filter(|job| !job.emptied);
     models.any(|model| model.blob == *blob) || jobs.any(|job| job.blobs().any(|b| b == *blob))
+}
+
+/// Those of the blobs that nothing needs. None while it is looked around after a restore: more may be needed than is known.
+pub(crate) fn unused(world: &World, mut blobs: Vec<BlobDigest>) -> Vec<BlobDigest> {
+    if world.settling {
+        return Vec::new();
+    }
+    let models = world.records.models.values().map(|model| model.blob);
+    let jobs = world.records.jobs.values().flat_map(JobRecord::blobs);
+    let needed: BTreeSet<BlobDigest> = models.chain(jobs).collect();
+    blobs.retain(|blob| !needed.contains(blob));
+    blobs
 }
 
 /// What a deleted job left is removed: its record goes.

@@ -26,6 +26,10 @@ pub type Digest = [u8; 32];
 /// Age at which an upload that was not finished is thrown away.
 pub const PARTIAL_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// Age at which a whole blob that nothing needs is thrown away. Long enough to register what was uploaded, and to notice
+/// that a backup was restored which does not know it.
+pub const UNUSED_AGE: Duration = PARTIAL_AGE;
+
 /// Bytes that an [`Upload`] gathers before it writes them.
 const GATHER: usize = 1 << 20;
 
@@ -197,6 +201,63 @@ impl BlobStore {
         blocking(&self.dir, move || size_of(&path)).await
     }
 
+    /// Size in bytes of a whole blob, if it is here; it counts as new then. For whoever will need it soon: see
+    /// [`BlobStore::remove_older`].
+    pub async fn claim(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        let (path, partial) = (self.path(digest), self.partial(digest));
+        blocking(&self.dir, move || {
+            let _held = lock(&partial);
+            let size = size_of(&path)?;
+            if size.is_some() {
+                let touched = File::open(&path).and_then(|f| f.set_modified(SystemTime::now()));
+                touched.map_err(BlobError::io("touch", &path))?;
+            }
+            Ok(size)
+        })
+        .await
+    }
+
+    /// Whole blobs that nobody has uploaded or claimed for `age`.
+    pub async fn older(&self, age: Duration) -> Result<Vec<Digest>, BlobError> {
+        let dir = Arc::clone(&self.dir);
+        blocking(&self.dir, move || {
+            let failed = |what| BlobError::io(what, &dir);
+            let mut found = Vec::new();
+            for folder in fs::read_dir(&dir).map_err(failed("list"))? {
+                let folder = folder.map_err(failed("list"))?;
+                if folder.file_name().len() != 2 {
+                    continue;
+                }
+                for blob in fs::read_dir(folder.path()).map_err(failed("list"))? {
+                    let blob = blob.map_err(failed("list"))?;
+                    let mut digest = [0; 32];
+                    let name = blob.file_name();
+                    let named = hex::decode_to_slice(name.as_encoded_bytes(), &mut digest);
+                    if named.is_ok() && is_older(&blob.path(), age) {
+                        found.push(digest);
+                    }
+                }
+            }
+            found.sort_unstable();
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Takes a blob away if nobody has uploaded or claimed it for `age`; whether it did.
+    pub async fn remove_older(&self, digest: &Digest, age: Duration) -> Result<bool, BlobError> {
+        let (path, partial) = (self.path(digest), self.partial(digest));
+        blocking(&self.dir, move || {
+            let _held = lock(&partial);
+            if !is_older(&path, age) {
+                return Ok(false);
+            }
+            fs::remove_file(&path).map_err(BlobError::io("remove", &path))?;
+            Ok(true)
+        })
+        .await
+    }
+
     /// Takes a blob away, if it is here. Readers that have it open keep it.
     pub async fn remove(&self, digest: &Digest) -> Result<(), BlobError> {
         let (path, partial) = (self.path(digest), self.partial(digest));
@@ -279,6 +340,15 @@ fn size_of(path: &Path) -> Result<Option<u64>, BlobError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(BlobError::io("look at", path)(error)),
     }
+}
+
+/// Whether a file is there and was not written to or touched for so long. A clock that was set back makes it young.
+fn is_older(path: &Path, age: Duration) -> bool {
+    let modified = fs::metadata(path).and_then(|meta| meta.modified());
+    let idle = modified
+        .ok()
+        .and_then(|time| SystemTime::now().duration_since(time).ok());
+    idle.is_some_and(|idle| idle >= age)
 }
 
 /// Makes a folder, durably.

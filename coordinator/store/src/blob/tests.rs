@@ -206,3 +206,33 @@ async fn child_on_a_small_disk() {
 fn a_full_disk_interrupts_an_upload_and_no_more() {
     crate::testing::on_small_disk(SMALL, "blob::tests::child_on_a_small_disk");
 }
+
+#[tokio::test]
+async fn only_what_is_old_and_unclaimed_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = BlobStore::open(dir.path()).unwrap();
+    let mut digests = Vec::new();
+    for length in [10, 20, 30] {
+        let (bytes, digest) = content(length);
+        store.append(&digest, 0, &bytes).await.unwrap();
+        store.finish(&digest, length as u64).await.unwrap();
+        digests.push(digest);
+    }
+    let age = Duration::from_secs(3600);
+    assert_eq!(store.older(age).await.unwrap(), Vec::<Digest>::new());
+    let old = SystemTime::now() - 2 * age;
+    for digest in &digests[..2] {
+        let file = File::open(store.path(digest)).unwrap();
+        file.set_modified(old).unwrap();
+    }
+    let mut expected = digests[..2].to_vec();
+    expected.sort_unstable();
+    assert_eq!(store.older(age).await.unwrap(), expected);
+    // Somebody comes back for the first.
+    assert_eq!(store.claim(&digests[0]).await.unwrap(), Some(10));
+    assert!(!store.remove_older(&digests[0], age).await.unwrap());
+    assert!(store.remove_older(&digests[1], age).await.unwrap());
+    assert!(!store.remove_older(&digests[1], age).await.unwrap());
+    assert_eq!(store.claim(&digests[1]).await.unwrap(), None);
+    assert!(store.exists(&digests[0]).await.unwrap());
+}
