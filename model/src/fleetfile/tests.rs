@@ -176,11 +176,11 @@ fn what_the_coordinator_says_gets_its_place() {
         ),
         (
             "service.web.env.LOG: odd",
-            "fleet.toml:24:7: [service.web] env.LOG: odd",
+            "fleet.toml:25:7: [service.web] env.LOG: odd",
         ),
         (
             "job.score: odd: very",
-            "fleet.toml:26:6: [job.score]: odd: very",
+            "fleet.toml:27:6: [job.score]: odd: very",
         ),
         ("service.other: odd", "service.other: odd"),
         ("no path", "no path"),
