@@ -224,8 +224,7 @@ fn say(text: &str) -> Result<()> {
 /// Everything that can start instances here.
 fn runtimes(config: &Config, data: &DataDir) -> Result<Arc<Runtimes>> {
     let shim = shim(config)?;
-    let process =
-        ProcessRuntime::isolated(shim.clone(), &config.isolation, data.root(), config.address)?;
+    let process = ProcessRuntime::isolated(shim.clone(), &config.isolation, data.root())?;
     let process: Arc<dyn Runtime> = Arc::new(process);
     let runtimes = docker(Runtimes::new([process]), config, data, &shim);
     Ok(Arc::new(runtimes))

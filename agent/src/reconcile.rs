@@ -212,6 +212,7 @@ impl Reconciler {
             images: BTreeMap::new(),
             last_port: None,
         };
+        reconciler.tell_isolation();
         reconciler.adopt_all().await;
         if let Some(order) = reconciler.parts.ledger.order() {
             reconciler.parts.board.accepted(order);

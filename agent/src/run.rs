@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use berth_agent_plan::Settings;
-use berth_model::node::{Facts, Isolation};
+use berth_model::node::Facts;
 use berth_shim::spec::LogSpec;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -98,19 +98,6 @@ pub(crate) struct Role {
     pub(crate) progress: Option<ProgressSender>,
 }
 
-/// Says in the log what keeps instances apart here, and what does not.
-fn tell_isolation(isolation: Option<&Isolation>) {
-    let Some(isolation) = isolation else { return };
-    let enforced = isolation.enforced.join(", ");
-    let missing = isolation.missing.join("; ");
-    tracing::info!(
-        launcher = isolation.launcher,
-        enforced,
-        missing,
-        "isolation"
-    );
-}
-
 /// Runs until `stop` resolves; then all tasks end at once, and the instances go on.
 pub async fn run(
     config: &Config,
@@ -119,9 +106,7 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let _lock = data.lock()?;
-    let mut facts = facts::gather(config, data.root());
-    facts.isolation = runtimes.isolation();
-    tell_isolation(facts.isolation.as_ref());
+    let facts = facts::gather(config, data.root());
     let role = Role {
         settings: Settings {
             address: config.address,
@@ -246,14 +231,11 @@ impl Agent {
         let exclusive = role.facts.exclusive;
         tracing::info!(node = %identity.name, data = ?data.root(), exclusive, "berth-agent");
         let stores = Stores::open(config, data, &role.ledger, &machine, &connected, &events);
-        // A Pod's disk is Kubernetes' business.
-        let watch_disk = role
-            .inside
-            .is_none()
-            .then(|| stores.watch(role.board.clone()));
+        // A Pod's disk is Kubernetes' business, and there is no relay.
+        let on_node = role.inside.is_none();
+        let watch_disk = on_node.then(|| stores.watch(role.board.clone()));
         let place = relay_place(config, data, &identity, &endpoint);
-        // In a Pod there is none.
-        let place = role.inside.is_none().then_some(place);
+        let place = on_node.then_some(place);
         let relay = Relay::open(place, role.board.clone(), events.clone()).await;
         let parts = Parts {
             relay: relay.clone(),

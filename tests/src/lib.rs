@@ -9,6 +9,7 @@ mod client;
 mod cluster;
 mod examples;
 pub mod hosts;
+pub mod isolation;
 mod kubernetes;
 mod load;
 mod outside;

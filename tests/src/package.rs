@@ -22,6 +22,12 @@ pub enum Mode {
     DoubleFork,
     /// Listens on `$PORT` + 1.
     WrongPort,
+    /// Tries to break out and says what it could do; the victim whose files it looks for is `victim.1.0.1`.
+    Probe,
+    /// Keeps a file that others would like to read.
+    Secret,
+    /// Uses memory until its 64 MiB are over.
+    Hog,
 }
 
 impl Mode {
@@ -34,6 +40,9 @@ impl Mode {
             Self::Flood => "flood",
             Self::DoubleFork => "double-fork",
             Self::WrongPort => "wrong-port",
+            Self::Probe => "probe",
+            Self::Secret => "secret",
+            Self::Hog => "hog",
         }
     }
 }
@@ -73,6 +82,10 @@ interval = "500ms"
             "60s"
         },
     );
-    std::fs::write(dir.join("berth.toml"), manifest)?;
+    let limits = match mode {
+        Mode::Hog => "\n[resources]\nmemory = \"64MiB\"\ncpu = 0.5\n",
+        _ => "",
+    };
+    std::fs::write(dir.join("berth.toml"), manifest + limits)?;
     Ok(())
 }

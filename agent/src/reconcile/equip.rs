@@ -120,7 +120,33 @@ impl Reconciler {
             readable,
             resources: spec.manifest.resources,
             egress: spec.manifest.egress.clone(),
+            host: Some(self.host()),
         }
+    }
+
+    /// Reports what keeps instances apart that are started now. It depends on where they listen.
+    pub(super) fn tell_isolation(&self) {
+        // In a Pod its own agent has nothing to keep apart.
+        if self.parts.inside.is_some() {
+            return;
+        }
+        let isolation = self.parts.runtimes.isolation(self.host());
+        self.parts.board.facts(|known| {
+            if known.isolation == isolation {
+                return;
+            }
+            if let Some(isolation) = &isolation {
+                let enforced = isolation.enforced.join(", ");
+                let missing = isolation.missing.join("; ");
+                tracing::info!(
+                    launcher = isolation.launcher,
+                    enforced,
+                    missing,
+                    "isolation"
+                );
+            }
+            known.isolation = isolation;
+        });
     }
 
     /// The gRPC socket of an instance: in a folder of its own, as none may see another's.

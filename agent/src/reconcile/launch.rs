@@ -75,6 +75,7 @@ impl Reconciler {
             spec: plan.spec,
         };
         tracing::info!(instance = %id, start, port = ports.port, "starting");
+        self.tell_isolation();
         self.spawn_launch(runtime, id.clone(), launch);
         Ok(())
     }

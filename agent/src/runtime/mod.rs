@@ -18,6 +18,7 @@ mod runtimes;
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
@@ -56,6 +57,8 @@ pub struct Confinement {
     pub resources: Resources,
     /// What they may dial beside this machine, as the manifest says it.
     pub egress: Vec<String>,
+    /// Where they listen; none: on loopback.
+    pub host: Option<IpAddr>,
 }
 
 /// Where the package is in a container.
@@ -375,8 +378,8 @@ pub trait Runtime: Send + Sync + 'static {
         None
     }
 
-    /// How it keeps instances apart, if that depends on the machine.
-    fn isolation(&self) -> Option<Isolation> {
+    /// How it keeps instances apart that listen on `host`, if that depends on the machine.
+    fn isolation(&self, _host: IpAddr) -> Option<Isolation> {
         None
     }
 

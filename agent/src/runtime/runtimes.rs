@@ -1,6 +1,7 @@
 //! The runtimes of one agent. What is started is chosen by kind; what runs, by its handle or folder.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -54,9 +55,9 @@ impl Runtimes {
         self.all.values().filter_map(|one| one.as_ref().ok())
     }
 
-    /// How instances that are plain processes are kept apart.
-    pub fn isolation(&self) -> Option<Isolation> {
-        self.iter().find_map(|runtime| runtime.isolation())
+    /// How instances that are plain processes are kept apart, if they listen on `host`.
+    pub fn isolation(&self, host: IpAddr) -> Option<Isolation> {
+        self.iter().find_map(|runtime| runtime.isolation(host))
     }
 
     /// See [`Runtime::adopt`]; the folder says whose start it is. **Blocking.**

@@ -5,6 +5,9 @@
 
 #![allow(clippy::print_stdout, reason = "its output is what the log tests read")]
 
+#[path = "test-module/probes.rs"]
+mod probes;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
@@ -37,6 +40,9 @@ fn main() {
             std::thread::spawn(flood);
         }
         "double-fork" => double_fork(),
+        "probe" => probes::run(),
+        "secret" => probes::secret(),
+        "hog" => hog(),
         "slow-start" => std::thread::sleep(Duration::from_millis(500)),
         _ => {}
     }
@@ -88,6 +94,14 @@ fn double_fork() {
         .arg(me)
         .status();
     eprintln!("made a daemon: {status:?}");
+}
+
+/// Uses memory until there is none left.
+fn hog() -> ! {
+    let mut kept: Vec<Vec<u8>> = Vec::new();
+    loop {
+        kept.push(vec![1; 1 << 20]);
+    }
 }
 
 fn flood() {

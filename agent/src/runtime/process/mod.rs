@@ -55,15 +55,13 @@ impl ProcessRuntime {
         }
     }
 
-    /// A runtime that keeps instances apart, for an agent with its data in `data`, whose instances listen on `host`. Errors:
-    /// the configuration asks for what this machine does not have.
+    /// A runtime that keeps instances apart, for an agent with its data in `data`. Errors: the configuration asks for what this machine does not have.
     pub fn isolated(
         shim: PathBuf,
         config: &IsolationConfig,
         data: &Path,
-        host: IpAddr,
     ) -> Result<Self, RuntimeError> {
-        let ground = launcher::Ground::new(config, data, host);
+        let ground = launcher::Ground::new(config, data);
         Ok(Self {
             shim,
             launcher: launcher::choose(config.launcher, ground)?,
@@ -109,8 +107,8 @@ impl Runtime for ProcessRuntime {
         RuntimeKind::Process
     }
 
-    fn isolation(&self) -> Option<Isolation> {
-        Some(self.launcher.isolation())
+    fn isolation(&self, host: IpAddr) -> Option<Isolation> {
+        Some(self.launcher.isolation(host))
     }
 
     fn start(&self, launch: &Launch) -> Result<Handle, RuntimeError> {

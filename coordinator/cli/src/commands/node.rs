@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use berth_model::api::{CreateToken, DrainView, LabelNode, List, NodeView, TokenView};
-use berth_model::node::{NodeState, NodeStatistics, RuntimeKind};
+use berth_model::node::{Isolation, NodeState, NodeStatistics, RuntimeKind};
 use berth_model::time::Timestamp;
 
 use crate::args::{Label, Node, Token};
@@ -195,8 +195,10 @@ fn show(node: &NodeView) -> String {
     let within = node.facts.virtualization.as_ref();
     let within = within.map(|name| format!(" ({name})")).unwrap_or_default();
     let now = node.statistics.as_ref().map(doing).unwrap_or_default();
+    let isolation = node.facts.isolation.as_ref();
+    let isolation = isolation.map(isolation_lines).unwrap_or_default();
     format!(
-        "{}  {}\n{conditions}{draining}  kind       {}{}\n  host       {} ({}, {})\n  agent      {}\n  capacity   {:.1} cores, {} memory, {} disk, {} GPUs\n{gpus}{now}  runtimes   {}\n  labels     {}\n  instances  {}\n  joined     {}\n",
+        "{}  {}\n{conditions}{draining}  kind       {}{}\n  host       {} ({}, {})\n  agent      {}\n  capacity   {:.1} cores, {} memory, {} disk, {} GPUs\n{gpus}{now}  runtimes   {}\n{isolation}  labels     {}\n  instances  {}\n  joined     {}\n",
         node.name,
         state(node),
         kind(node),
@@ -214,6 +216,19 @@ fn show(node: &NodeView) -> String {
         or_none(instances.join(", ")),
         node.joined.rfc3339(),
     )
+}
+
+/// How instances that are plain processes are kept apart, and in what not.
+fn isolation_lines(isolation: &Isolation) -> String {
+    let enforced = match isolation.enforced.as_slice() {
+        [] => "nothing".to_owned(),
+        enforced => enforced.join(", "),
+    };
+    let mut text = format!("  isolation  {}: {enforced}\n", isolation.launcher);
+    for missing in &isolation.missing {
+        text.push_str(&format!("             not {missing}\n"));
+    }
+    text
 }
 
 /// What it does now.

@@ -25,8 +25,8 @@ fn runtime(launcher: LauncherChoice) -> Option<Arc<dyn Runtime>> {
         tasks: 48,
         ..IsolationConfig::default()
     };
-    let (shim, data, host) = (conformance::shim(), conformance::data(), [127, 0, 0, 1]);
-    let runtime = ProcessRuntime::isolated(shim, &config, &data, host.into()).unwrap();
+    let (shim, data) = (conformance::shim(), conformance::data());
+    let runtime = ProcessRuntime::isolated(shim, &config, &data).unwrap();
     Some(Arc::new(runtime))
 }
 
@@ -86,7 +86,7 @@ fn tries(commands: &[String]) -> String {
 }
 
 fn missing(runtime: &Arc<dyn Runtime>, what: &str) -> bool {
-    let missing = runtime.isolation().unwrap().missing;
+    let missing = runtime.isolation([127, 0, 0, 1].into()).unwrap().missing;
     let said = missing.iter().find(|said| said.starts_with(what));
     if let Some(said) = said {
         eprintln!("skipped, as it is said to be missing: {said}");

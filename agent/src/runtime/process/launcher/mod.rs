@@ -40,8 +40,8 @@ pub(super) trait Launcher: Debug + Send + Sync {
         armed: &Armed,
     ) -> Result<Box<dyn Upcoming>, RuntimeError>;
 
-    /// What is enforced on this machine.
-    fn isolation(&self) -> Isolation;
+    /// What is enforced on this machine, of instances that listen on `host`.
+    fn isolation(&self, host: IpAddr) -> Isolation;
 }
 
 /// What a start gets around it.
@@ -78,43 +78,39 @@ pub(super) struct Ground {
     pub(super) tasks: u64,
     /// Users that may be given out.
     pub(super) users: (u32, u32),
-    /// Where instances listen.
-    pub(super) host: IpAddr,
 }
 
 impl Ground {
     /// As configured, for an agent whose data is in `data`.
-    pub(super) fn new(config: &IsolationConfig, data: &Path, host: IpAddr) -> Self {
+    pub(super) fn new(config: &IsolationConfig, data: &Path) -> Self {
         Self {
             data: data.to_owned(),
             hidden: config.hidden.clone(),
             readable: config.readable.clone(),
             tasks: config.tasks.into(),
             users: config.users.bounds(),
-            host,
         }
     }
 }
 
-/// The launcher of a configuration. Errors: systemd was asked for and cannot be had.
+/// The launcher of a configuration. Errors: systemd was asked for and cannot be had, or does not answer.
 pub(super) fn choose(
     choice: LauncherChoice,
     ground: Ground,
 ) -> Result<Box<dyn Launcher>, RuntimeError> {
-    let systemd = systemd::available();
-    match (choice, systemd) {
-        (LauncherChoice::None, _) => Ok(Box::new(Fork::bare())),
-        (LauncherChoice::Systemd, Err(why)) => Err(RuntimeError::Io {
+    match choice {
+        LauncherChoice::None => return Ok(Box::new(Fork::bare())),
+        LauncherChoice::Fork => return Ok(Box::new(Fork::confined(ground))),
+        LauncherChoice::Systemd | LauncherChoice::Auto => {}
+    }
+    match systemd::unavailable()? {
+        None => Ok(Box::new(Systemd::new(ground))),
+        Some(_) if choice == LauncherChoice::Auto => Ok(Box::new(Fork::confined(ground))),
+        Some(why) => Err(RuntimeError::Io {
             what:
                 "start instances as units of systemd, as launcher in [isolation] of agent.toml asks"
                     .to_owned(),
             source: std::io::Error::new(std::io::ErrorKind::Unsupported, why),
         }),
-        (LauncherChoice::Systemd | LauncherChoice::Auto, Ok(())) => {
-            Ok(Box::new(Systemd::new(ground)))
-        }
-        (LauncherChoice::Fork, _) | (LauncherChoice::Auto, Err(_)) => {
-            Ok(Box::new(Fork::confined(ground)))
-        }
     }
 }

@@ -50,6 +50,12 @@ impl Local {
         }
     }
 
+    /// The folder of all of it, as a configuration may name it.
+    pub(crate) fn root_text(&self) -> Result<String> {
+        let text = self.root.to_str().map(str::to_owned);
+        text.with_context(|| format!("{} is not UTF-8", self.root.display()))
+    }
+
     pub(crate) fn coordinator(&self) -> PathBuf {
         self.root.join("coordinator")
     }

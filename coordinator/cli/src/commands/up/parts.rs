@@ -125,8 +125,11 @@ async fn node(
     let first = up.port_base + (number - 1) * 100;
     let config = local.agent_config(number);
     let endpoint = api.trim_start_matches("https://");
+    // The coordinator's keys are here, too, and everything may run as one user.
+    let hidden = toml::Value::from(local.root_text()?);
     let toml = format!(
-        "endpoint = \"{endpoint}\"\nport_range = \"{first}-{}\"\nkind = \"virtual\"\nexclusive = true\n",
+        "endpoint = \"{endpoint}\"\nport_range = \"{first}-{}\"\nkind = \"virtual\"\nexclusive = true\n\
+         [isolation]\nhidden = [{hidden}]\n",
         first + 99
     );
     write_config(&config, &toml)?;

@@ -6,6 +6,7 @@ mod files;
 mod user;
 
 use std::fs::File;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -129,7 +130,7 @@ impl Launcher for Fork {
         Ok(Box::new(Forked(run(shim, &launch.dir)?)))
     }
 
-    fn isolation(&self) -> Isolation {
+    fn isolation(&self, _: IpAddr) -> Isolation {
         let Some(around) = &self.around else {
             return Isolation {
                 launcher: "none".to_owned(),

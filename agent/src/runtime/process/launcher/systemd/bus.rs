@@ -91,6 +91,19 @@ async fn property(
     found.body().deserialize()
 }
 
+/// systemd's version.
+pub(super) fn version() -> Result<String, RuntimeError> {
+    converse("be told of its version", |bus| async move {
+        let interfaces = Some("org.freedesktop.DBus.Properties");
+        let body = &(MANAGER, "Version");
+        let found = bus
+            .call_method(Some(SYSTEMD), PATH, interfaces, "Get", body)
+            .await?;
+        let version: OwnedVariant = found.body().deserialize()?;
+        Ok(String::try_from(version).unwrap_or_default())
+    })
+}
+
 async fn text(bus: &Connection, unit: &OwnedObjectPath, interface: &str, name: &str) -> String {
     let value = property(bus, unit, interface, name).await;
     let text = value.ok().and_then(|value| String::try_from(value).ok());

@@ -4,6 +4,7 @@
 mod bus;
 mod properties;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -25,42 +26,50 @@ pub(in crate::runtime::process) struct Systemd {
     ground: Ground,
 }
 
-/// Whether units can be had. Errors: why not.
-pub(super) fn available() -> Result<(), String> {
+/// The first version that has all that a unit is made of.
+const OLDEST: u32 = 248;
+
+/// Why units cannot be had, if they cannot. Errors: systemd is there and does not answer.
+pub(super) fn unavailable() -> Result<Option<String>, RuntimeError> {
     if !Path::new("/run/systemd/system").exists() {
-        return Err("this machine was not booted with systemd".to_owned());
+        return Ok(Some("this machine was not booted with systemd".to_owned()));
     }
     if !rustix::process::geteuid().is_root() {
-        return Err("the agent does not run as root".to_owned());
+        return Ok(Some("the agent does not run as root".to_owned()));
     }
     if !Path::new(bus::SOCKET).exists() {
-        return Err(format!(
-            "there is no D-Bus at {}: install dbus",
-            bus::SOCKET
-        ));
+        let why = format!("there is no D-Bus at {}: install dbus", bus::SOCKET);
+        return Ok(Some(why));
     }
-    Ok(())
+    Ok(too_old(&bus::version()?))
+}
+
+/// As in "252.39-1~deb12u1".
+fn too_old(version: &str) -> Option<String> {
+    let digits = version
+        .trim_start_matches('v')
+        .split(|c: char| !c.is_ascii_digit())
+        .next();
+    let number: u32 = digits.and_then(|digits| digits.parse().ok()).unwrap_or(0);
+    (number < OLDEST).then(|| format!("systemd {version} is too old: {OLDEST} is needed"))
 }
 
 impl Systemd {
     pub(super) fn new(ground: Ground) -> Self {
         Self { ground }
     }
-
-    /// Why what an instance dials is not looked at, if it is not.
-    fn unfiltered(&self) -> Option<String> {
-        if !self.ground.host.is_loopback() {
-            let host = self.ground.host;
-            return Some(format!(
-                "instances listen on {host}, and whoever comes from another machine would be kept out, too"
-            ));
-        }
-        let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-        (!unified)
-            .then(|| "systemd filters only where all control groups are of version 2".to_owned())
-    }
 }
 
+/// Why what an instance dials is not looked at, if it is not.
+fn unfiltered(host: IpAddr) -> Option<String> {
+    if !host.is_loopback() {
+        return Some(format!(
+            "instances listen on {host}, and whoever comes from another machine would be kept out, too"
+        ));
+    }
+    let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    (!unified).then(|| "systemd filters only where all control groups are of version 2".to_owned())
+}
 /// The name of a start's unit.
 fn unit(launch: &Launch) -> String {
     let folder = blake3::hash(launch.dir.as_os_str().as_encoded_bytes());
@@ -102,7 +111,8 @@ impl Launcher for Systemd {
     ) -> Result<Box<dyn Upcoming>, RuntimeError> {
         let none = Confinement::default();
         let wanted = launch.confinement.as_ref().unwrap_or(&none);
-        let filter = match self.unfiltered() {
+        let host = wanted.host.unwrap_or(Ipv4Addr::LOCALHOST.into());
+        let filter = match unfiltered(host) {
             Some(_) => None,
             None => {
                 let resolvers = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
@@ -127,7 +137,7 @@ impl Launcher for Systemd {
         }))
     }
 
-    fn isolation(&self) -> Isolation {
+    fn isolation(&self, host: IpAddr) -> Isolation {
         let enforced = [
             "privileges",
             "user",
@@ -143,7 +153,7 @@ impl Launcher for Systemd {
             enforced: enforced.map(str::to_owned).to_vec(),
             missing: Vec::new(),
         };
-        match self.unfiltered() {
+        match unfiltered(host) {
             None => isolation.enforced.push("egress".to_owned()),
             Some(why) => isolation.missing.push(format!("egress: {why}")),
         }
@@ -184,6 +194,15 @@ pub(super) fn clear(unit: &str) -> Result<(), RuntimeError> {
 mod tests {
     use super::*;
     use crate::runtime::conformance;
+
+    #[test]
+    fn versions_are_compared_by_their_number() {
+        assert_eq!(too_old("252.39-1~deb12u1"), None);
+        assert_eq!(too_old("v257"), None);
+        for old in ["245.4-4ubuntu3", "239 (239-82.el8)", ""] {
+            assert!(too_old(old).is_some(), "{old}");
+        }
+    }
 
     #[test]
     fn a_unit_is_named_after_its_instance_and_its_folder() {

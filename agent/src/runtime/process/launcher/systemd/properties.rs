@@ -277,7 +277,6 @@ mod tests {
             readable: Vec::new(),
             tasks: 1,
             users: (1, 1),
-            host: IpAddr::from([127, 0, 0, 1]),
         };
         let mine = |ground: &Ground| {
             let mut found = hidden(ground);
