@@ -234,8 +234,7 @@ impl Agent {
         // A Pod's disk is Kubernetes' business, and there is no relay.
         let on_node = role.inside.is_none();
         let watch_disk = on_node.then(|| stores.watch(role.board.clone()));
-        let place = relay_place(config, data, &identity, &endpoint);
-        let place = on_node.then_some(place);
+        let place = on_node.then(|| relay_place(config, data, &identity, &endpoint));
         let relay = Relay::open(place, role.board.clone(), events.clone()).await;
         let parts = Parts {
             relay: relay.clone(),

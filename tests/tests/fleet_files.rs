@@ -79,17 +79,8 @@ model = \"echo@1.0.0\"
 input = \"names.txt\"
 ";
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fleet_is_planned_applied_changed_exported_and_pruned() -> Result<()> {
-    let files = Files::start(3).await?;
-    files.package("1.0.0")?;
-    files.write("names.txt", "one\ntwo\n")?;
-    files.write("places.toml", PLACES)?;
-    files.write("work.toml", WORK)?;
-    let dir = files.dir.to_str().context("UTF-8")?.to_owned();
-    let f = dir.as_str();
-
-    // A plan changes nothing, and says what there is to do.
+/// A plan changes nothing, and says what there is to do.
+async fn planned(files: &Files, f: &str) -> Result<()> {
     let output = files.run(&["plan", "-f", f, "--exit-code"])?;
     ensure!(output.status.code() == Some(3), "{output:?}");
     let shown = String::from_utf8(output.stdout)?;
@@ -108,7 +99,43 @@ async fn a_fleet_is_planned_applied_changed_exported_and_pruned() -> Result<()> 
     }
     ensure!(!shown.contains('\u{1b}'), "no colours in a pipe: {shown}");
     ensure!(files.cluster.client.services().await?.is_empty());
+    Ok(())
+}
 
+/// What is left out stays until it is pruned; what was made by hand stays anyway.
+async fn pruned(files: &Files, f: &str, work: &str) -> Result<()> {
+    files.ok(&["deploy", "echo", "--service", "by-hand", "--replicas", "0"])?;
+    let less = work.split("[job.upper]").next().context("work")?;
+    files.write("work.toml", less)?;
+    let kept = files.ok(&["plan", "-f", f])?;
+    ensure!(
+        kept.contains("not declared any more: job/upper; --prune removes it"),
+        "{kept}"
+    );
+    files.write("work.toml", "")?;
+    let gone = files.ok(&["apply", "-f", f, "--prune", "--wait"])?;
+    ensure!(
+        gone.contains("- service/echo") && gone.contains("echo is gone"),
+        "{gone}"
+    );
+    let services = files.cluster.client.services().await?;
+    let names: Vec<String> = services.iter().map(|s| s.name.to_string()).collect();
+    ensure!(names == ["by-hand"], "{names:?}");
+    ensure!(files.ok(&["pool", "list"])?.contains("front"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fleet_is_planned_applied_changed_exported_and_pruned() -> Result<()> {
+    let files = Files::start(3).await?;
+    files.package("1.0.0")?;
+    files.write("names.txt", "one\ntwo\n")?;
+    files.write("places.toml", PLACES)?;
+    files.write("work.toml", WORK)?;
+    let dir = files.dir.to_str().context("UTF-8")?.to_owned();
+    let f = dir.as_str();
+
+    planned(&files, f).await?;
     let done = files.ok(&["apply", "-f", f, "--wait"])?;
     ensure!(
         done.contains("Applied: 4 created, 2 changed, 0 deleted."),
@@ -164,25 +191,7 @@ async fn a_fleet_is_planned_applied_changed_exported_and_pruned() -> Result<()> 
         "{service:?}"
     );
 
-    // What is left out stays until it is pruned; what was made by hand stays anyway.
-    files.ok(&["deploy", "echo", "--service", "by-hand", "--replicas", "0"])?;
-    let less = more.split("[job.upper]").next().context("work")?;
-    files.write("work.toml", less)?;
-    let kept = files.ok(&["plan", "-f", f])?;
-    ensure!(
-        kept.contains("not declared any more: job/upper; --prune removes it"),
-        "{kept}"
-    );
-    files.write("work.toml", "")?;
-    let gone = files.ok(&["apply", "-f", f, "--prune", "--wait"])?;
-    ensure!(
-        gone.contains("- service/echo") && gone.contains("echo is gone"),
-        "{gone}"
-    );
-    let services = files.cluster.client.services().await?;
-    let names: Vec<String> = services.iter().map(|s| s.name.to_string()).collect();
-    ensure!(names == ["by-hand"], "{names:?}");
-    ensure!(files.ok(&["pool", "list"])?.contains("front"));
+    pruned(&files, f, &more).await?;
     let events = files.cluster.client.events().await?;
     let applied = events.iter().filter(|e| e.kind == "fleet-applied").count();
     ensure!(applied == 3, "{applied}");

@@ -3,6 +3,8 @@
 //! They use nothing but the trait and, where something must be killed behind the runtime's back, the
 //! pid of the supervisor in the handle.
 
+mod program;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +20,8 @@ use super::{
     Adopted, Confinement, Container, End, EndReason, EndState, Handle, Launch, PortOwner,
     ProcessEnd, Runtime, RuntimeError,
 };
+
+pub(crate) use program::shim;
 
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -44,36 +48,6 @@ macro_rules! suite {
     )*};
 }
 pub(crate) use suite;
-
-/// The shim beside this test's own target folder, built if it is not there.
-pub(crate) fn shim() -> PathBuf {
-    if let Some(path) = std::env::var_os("BERTH_SHIM_BIN") {
-        return path.into();
-    }
-    let exe = std::env::current_exe().unwrap();
-    let shim = exe
-        .parent()
-        .and_then(Path::parent)
-        .unwrap()
-        .join("berth-shim");
-    if !shim.exists() {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let target = shim.parent().and_then(Path::parent).unwrap();
-        let built = std::process::Command::new(cargo)
-            .args([
-                "build",
-                "--quiet",
-                "--package",
-                "berth-shim",
-                "--target-dir",
-            ])
-            .arg(target)
-            .status()
-            .unwrap();
-        assert!(built.success(), "the shim cannot be built");
-    }
-    shim
-}
 
 /// A start of one shell script.
 pub(crate) fn shell(dir: &Path, script: &str) -> Launch {

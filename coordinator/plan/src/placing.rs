@@ -204,7 +204,7 @@ fn check(fleet: &mut Fleet) {
     }
 }
 
-fn seen<'a>(fleet: &'a mut Fleet, which: usize) -> Option<&'a mut InstanceSeen> {
+fn seen(fleet: &mut Fleet, which: usize) -> Option<&mut InstanceSeen> {
     let n = fleet.observed.instances.len().max(1);
     fleet.observed.instances.values_mut().nth(which % n)
 }
