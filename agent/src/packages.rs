@@ -226,6 +226,9 @@ struct Job {
     limit: Option<Arc<Limit>>,
 }
 
+/// How often an archive that comes damaged is fetched anew before that is told as final.
+const ANEW: u32 = 2;
+
 /// How often something is tried again at once, because room could be made for it.
 const ROUNDS: u32 = 8;
 
@@ -273,9 +276,11 @@ impl Job {
             )
             .await?;
             let (archive, store) = (self.archive.clone(), self.store.clone());
-            let blob = self.wanted.blob;
-            let unpacked =
-                tokio::task::spawn_blocking(move || unpack(&archive, blob, digest, &store)).await;
+            let (blob, failures) = (self.wanted.blob, self.failures);
+            let unpacked = tokio::task::spawn_blocking(move || {
+                unpack(&archive, blob, digest, &store, failures)
+            })
+            .await;
             unpacked.map_err(|error| Problem::here(format!("unpacking broke off: {error}")))??;
             self.added().await;
         }
@@ -334,6 +339,7 @@ fn unpack(
     blob: BlobDigest,
     digest: PackageDigest,
     store: &Path,
+    failures: u32,
 ) -> Result<(), Problem> {
     let open = |error| Problem::of_disk("open", archive, &error);
     let file = File::open(archive).map_err(open)?;
@@ -351,7 +357,8 @@ fn unpack(
                 full: disk::is_full(source),
                 ..Problem::here(text)
             },
-            _ if damaged => Problem::here(format!(
+            // Again and again: then it is the coordinator's copy that is damaged.
+            _ if damaged && failures < ANEW => Problem::here(format!(
                 "the archive was damaged on its way or on this disk, and is fetched anew: {text}"
             )),
             _ => Problem {
