@@ -19,7 +19,7 @@ pub struct Options {
     pub nodes: usize,
     /// Further lines of coordinator.toml.
     pub coordinator: String,
-    /// Further lines of every agent.toml.
+    /// Further lines of every agent.toml; `exclusive` first, if nodes are to take more than one instance.
     pub agent: String,
     /// With the tests' Kubernetes as cluster `k8s`.
     pub kubernetes: bool,
@@ -187,8 +187,12 @@ impl Cluster {
         std::fs::create_dir_all(&data)?;
         let (first, last) = self.ports.of_node(i);
         let config = self.home().join(format!("{name}.toml"));
+        let exclusive = match self.options.agent.starts_with("exclusive = ") {
+            true => "",
+            false => "exclusive = true\n",
+        };
         let mut toml = format!(
-            "port_range = \"{first}-{last}\"\nkind = \"virtual\"\nexclusive = true\n{}",
+            "port_range = \"{first}-{last}\"\nkind = \"virtual\"\n{exclusive}{}",
             self.options.agent
         );
         if self.options.relay {
