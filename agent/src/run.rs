@@ -228,8 +228,7 @@ impl Agent {
         let system = |what| move |source| RunError::System { what, source };
         let logs = Shipper::new(commands, connected.clone(), events.clone())
             .map_err(system("watch log folders"))?;
-        let exclusive = role.facts.exclusive;
-        tracing::info!(node = %identity.name, data = ?data.root(), exclusive, "berth-agent");
+        tracing::info!(node = %identity.name, data = ?data.root(), "berth-agent");
         let stores = Stores::open(config, data, &role.ledger, &machine, &connected, &events);
         // A Pod's disk is Kubernetes' business, and there is no relay.
         let on_node = role.inside.is_none();

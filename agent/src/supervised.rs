@@ -24,7 +24,8 @@ pub(crate) async fn tell(
         true => format!("{node}, connected to {endpoint}"),
         false => format!("{node}, without a session with {endpoint}; instances go on"),
     };
-    berth_notify::ready(&words(connected.borrow_and_update().is_some()));
+    let now = words(connected.borrow_and_update().is_some());
+    berth_notify::ready(&now).await;
     let status = async {
         while connected.changed().await.is_ok() {
             berth_notify::status(&words(connected.borrow_and_update().is_some()));

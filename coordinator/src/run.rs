@@ -148,7 +148,7 @@ impl Coordinator {
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), RunError> {
         // Control has started when `start` returned. A store that is full or slow is no reason to start
         // anew; an actor that hangs is.
-        berth_notify::ready(&format!("the API is at {}", self.address));
+        berth_notify::ready(&format!("the API is at {}", self.address)).await;
         let control = &self.edge.control;
         let alive = berth_notify::watch(|| async {
             control.alive().await.map_err(|problem| problem.detail)

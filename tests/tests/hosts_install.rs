@@ -1,6 +1,7 @@
 //! What an administrator does with the packages: install, enable, join, restart, remove.
 
 use anyhow::{Context, Result};
+use berth_tests::hosts::{OTHER, SHARE, TEST};
 use berth_tests::{Cluster, Hosts, Mode, Options, until};
 
 const MODULE: &str = env!("CARGO_BIN_EXE_test-module");
@@ -22,13 +23,26 @@ fn exposure(hosts: &Hosts, host: usize, unit: &str) -> Result<f64> {
         .context(told.clone())
 }
 
+/// Units that systemd finds nothing wrong with.
+fn verify(hosts: &Hosts, host: usize) -> Result<()> {
+    let units = "/usr/lib/systemd/system/berth-*.service";
+    let told = hosts.exec(
+        host,
+        &format!("systemd-analyze verify --man=no {units} 2>&1 | grep berth- || true"),
+    )?;
+    assert_eq!(told, "");
+    Ok(())
+}
+
 fn property(hosts: &Hosts, host: usize, unit: &str, name: &str) -> Result<String> {
     hosts.exec(host, &format!("systemctl show --value -p {name} {unit}"))
 }
 
 #[test]
-fn a_node_is_installed_joined_restarted_and_purged() -> Result<()> {
+fn packages_are_installed_joined_restarted_and_purged() -> Result<()> {
     Hosts::run(2, |hosts| async move {
+        are_machines_of_their_own(&hosts).await?;
+        coordinator_and_gateway(&hosts).await?;
         let cluster = Cluster::start(Options::on_hosts(), MODULE).await?;
         joins_by_one_command(&hosts, &cluster).await?;
         cluster.push("web", "1.0.0", Mode::Good)?;
@@ -53,7 +67,6 @@ async fn joins_by_one_command(hosts: &Hosts, cluster: &Cluster) -> Result<()> {
         "node", "token", "create", "--uses", "2", "--label", "rack=a",
     ])?;
     hosts.each(|host| {
-        hosts.configure(host, "")?;
         let told = hosts.join(host, cluster, token.trim())?;
         assert!(told.contains("joined as host"), "{told}");
         Ok(())
@@ -70,9 +83,12 @@ async fn joins_by_one_command(hosts: &Hosts, cluster: &Cluster) -> Result<()> {
     }
     let states = hosts.exec_all(state)?;
     assert_eq!(states, ["enabled\nactive\nrunning"; 2]);
-    let score = exposure(hosts, 1, "berth-agent.service")?;
-    eprintln!("systemd-analyze security: berth-agent {score}");
-    assert!(score <= 4.0, "{score}");
+    verify(hosts, 1)?;
+    for (unit, most) in [("berth-agent.service", 4.0), ("berth-relay.service", 2.5)] {
+        let score = exposure(hosts, 1, unit)?;
+        eprintln!("systemd-analyze security: {unit} {score}");
+        assert!(score <= most, "{unit}: {score}");
+    }
     Ok(())
 }
 
@@ -124,50 +140,79 @@ fn leaves_nothing(hosts: &Hosts) -> Result<()> {
         "test -e /etc/berth/agent.toml && test -e /var/lib/berth/agent/identity/node.key",
     )?;
     hosts.exec(1, "dpkg --purge berth-agent")?;
+    nothing_is_left(hosts, 1)
+}
+
+/// What the tests on hosts rely on: names, files handed over, links that can be lost.
+async fn are_machines_of_their_own(hosts: &Hosts) -> Result<()> {
+    let names = hosts.exec_all("hostname; systemctl is-system-running")?;
+    assert_eq!(names, ["host1\nrunning", "host2\nrunning"]);
+    assert!(hosts.succeeds(1, "grep -q cgroup2 /proc/mounts"));
+    std::fs::write(hosts.share().join("word"), "shared ")?;
+    hosts.write(1, "/root/told", "and told")?;
+    let both = hosts.exec(1, &format!("cat {SHARE}/word /root/told"))?;
+    assert_eq!(both, "shared and told");
+
+    // The test's second address can be lost apart from the first.
+    let reach = |address: &str| format!("ip route get {address} | grep -q eth0");
+    hosts.lose_other(2, true)?;
+    assert!(hosts.succeeds(2, &reach(TEST)) && !hosts.succeeds(2, &reach(OTHER)));
+    hosts.lose_other(2, false)?;
+    assert!(hosts.succeeds(2, &reach(OTHER)));
+
+    // And a cable can be pulled.
+    hosts.link_down(2)?;
+    assert!(!hosts.succeeds(2, "true"));
+    hosts.link_up(2)?;
+    until("the host to be back on the network", || async {
+        Ok((hosts.succeeds(2, "true"), "not yet"))
+    })
+    .await
+}
+
+/// A whole fleet's head on one machine, from nothing and back to nothing.
+async fn coordinator_and_gateway(hosts: &Hosts) -> Result<()> {
+    let host = 2;
+    hosts.install(host, &["berth", "berth-coordinator"])?;
+    let units = "berth-coordinator.service berth-gateway.service";
+    until("coordinator and gateway to be ready", || async {
+        let state = hosts.exec(host, &format!("systemctl is-active {units} || true"))?;
+        Ok((state == "active\nactive", state))
+    })
+    .await?;
+    let enabled = hosts.exec(host, &format!("systemctl is-enabled {units}"))?;
+    assert_eq!(enabled, "enabled\nenabled");
+    for unit in units.split(' ') {
+        let score = exposure(hosts, host, unit)?;
+        eprintln!("systemd-analyze security: {unit} {score}");
+        assert!(score <= 2.5, "{unit}: {score}");
+    }
+    verify(hosts, host)?;
+    let status = "cd /var/lib/berth/coordinator
+        export BERTH_ENDPOINT=https://127.0.0.1:7450 BERTH_CA=$PWD/ca.crt BERTH_TOKEN=$(cat admin.token)
+        berth status";
+    let told = hosts.exec(host, status)?;
+    assert!(told.contains("host2"), "no gateway in: {told}");
+    // Replaced without a gap: another process, and systemd knows it.
+    let before = property(hosts, host, "berth-gateway", "MainPID")?;
+    hosts.exec(host, "systemctl reload berth-gateway")?;
+    until("another gateway to be the main process", || async {
+        let pid = property(hosts, host, "berth-gateway", "MainPID")?;
+        Ok((pid != before && pid != "0", pid))
+    })
+    .await?;
+    hosts.exec(host, "dpkg --purge berth berth-coordinator")?;
+    nothing_is_left(hosts, host)
+}
+
+/// No file and no process of Berth, and no unit that has failed.
+fn nothing_is_left(hosts: &Hosts, host: usize) -> Result<()> {
     let left = hosts.exec(
-        1,
-        "find / -xdev -name '*berth*' -not -path '/proc/*' -not -path '/mnt/*' -not -path '/var/log/*' \
-         -not -path '/var/lib/dpkg/*'; \
+        host,
+        "find / -xdev -name '*berth*' -not -path '/var/log/*' -not -path '/var/lib/dpkg/*'; \
          readlink /proc/[0-9]*/exe | grep -E 'berth|test-module'; \
          systemctl --failed --plain --no-legend; true",
     )?;
     assert_eq!(left, "");
     Ok(())
-}
-
-#[test]
-fn a_coordinator_and_a_gateway_are_installed_and_purged() -> Result<()> {
-    Hosts::run(1, |hosts| async move {
-        hosts.install(1, &["berth", "berth-coordinator"])?;
-        until("coordinator and gateway to be ready", || async {
-            let state = hosts.exec(
-                1,
-                "systemctl is-active berth-coordinator berth-gateway || true",
-            )?;
-            Ok((state == "active\nactive", state))
-        })
-        .await?;
-        assert_eq!(
-            hosts.exec(1, "systemctl is-enabled berth-coordinator berth-gateway")?,
-            "enabled\nenabled"
-        );
-        for unit in ["berth-coordinator.service", "berth-gateway.service"] {
-            let score = exposure(&hosts, 1, unit)?;
-            eprintln!("systemd-analyze security: {unit} {score}");
-            assert!(score <= 2.5, "{unit}: {score}");
-        }
-        let status = "cd /var/lib/berth/coordinator
-            export BERTH_ENDPOINT=https://127.0.0.1:7450 BERTH_CA=$PWD/ca.crt BERTH_TOKEN=$(cat admin.token)
-            berth status";
-        let told = hosts.exec(1, status)?;
-        assert!(told.contains("host1"), "no gateway in: {told}");
-        hosts.exec(1, "dpkg --purge berth berth-coordinator")?;
-        let left = hosts.exec(
-            1,
-            "find / -xdev -name '*berth*' -not -path '/mnt/*' -not -path '/var/log/*' -not -path '/var/lib/dpkg/*'; \
-             systemctl --failed --plain --no-legend; true",
-        )?;
-        assert_eq!(left, "");
-        Ok(())
-    })
 }

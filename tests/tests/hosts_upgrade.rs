@@ -44,7 +44,6 @@ impl<'a> Fleet<'a> {
         let at = |port: u16| format!("{}:{port}", hosts.address(CONTROL)).parse();
         let client = Client::new(at(7450)?, dir.path(), at(7480)?)?;
         let token = client.token().await?;
-        hosts.configure(NODE, "")?;
         let join = format!(
             "berth-agent join {}:7450 --token {token}",
             hosts.address(CONTROL)

@@ -15,7 +15,7 @@ const MAY_USE: [(&str, &[&str]); 21] = [
     ("berth-model", &[]),
     ("berth-logfile", &[]),
     ("berth-notify", &[]),
-    ("berth-handover", &[]),
+    ("berth-handover", &["berth-notify"]),
     ("berth-trust", &[]),
     ("berth-package", &["berth-model"]),
     ("berth-proto", &["berth-model"]),

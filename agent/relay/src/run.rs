@@ -83,10 +83,14 @@ pub async fn run(config: &Config, stop: impl Future<Output = ()>) -> Result<(), 
             (Some(door), claim)
         }
     };
-    berth_notify::ready(match door {
+    let status = match door {
         Some(_) => "serves",
         None => "serves once there is a table",
-    });
+    };
+    let alive = async {
+        berth_notify::ready(status).await;
+        berth_notify::watch(turning).await
+    };
     let following = Arc::clone(&shared);
     let following = tokio::spawn(async move { following.loader.follow().await });
     let counting = tokio::spawn(count(Arc::clone(&shared), config.runtime.clone()));
@@ -95,18 +99,28 @@ pub async fn run(config: &Config, stop: impl Future<Output = ()>) -> Result<(), 
         meeting,
         door,
     };
-    let end = tokio::select! {
-        end = relay.serve(claim) => end,
-        () = stop => {
+    tokio::pin!(stop);
+    let (end, told) = tokio::select! {
+        end = relay.serve(claim) => (end, false),
+        () = &mut stop => {
             berth_notify::stopping("finishes what is under way");
-            Ok(config.stop)
+            (Ok(config.stop), true)
         }
-        never = berth_notify::watch(turning) => match never {},
+        never = alive => match never {},
     };
     // From here on nobody is accepted, and the list of callers is still followed.
     drop(relay);
     let patience = *end.as_ref().unwrap_or(&config.stop);
-    finish(&shared, patience.min(config.drain)).await;
+    let finishing = async {
+        finish(&shared, patience.min(config.drain)).await;
+        if end.is_ok() && !told {
+            berth_notify::replaced().await;
+        }
+    };
+    tokio::select! {
+        () = finishing => {}
+        () = &mut stop, if !told => finish(&shared, config.stop).await,
+    }
     following.abort();
     counting.abort();
     end.map(|_| ())

@@ -185,7 +185,7 @@ async fn tell_systemd(gateway: &Handle, listens: &str) -> Infallible {
     while !gateway.is_ready() {
         tokio::time::sleep(LOOK).await;
     }
-    berth_notify::ready(listens);
+    berth_notify::ready(listens).await;
     berth_notify::watch(|| async {
         gateway.alive().await;
         Ok(())

@@ -173,7 +173,9 @@ impl Serving {
         // Goes on following meanwhile, so that control hears of the last requests' ends.
         let clean = if handed_over {
             tokio::select! {
-                clean = self.handle.drain_after_handover(timeout) => clean,
+                (clean, ()) = async {
+                    tokio::join!(self.handle.drain_after_handover(timeout), berth_notify::replaced())
+                } => clean,
                 () = shutdown.cancelled() => self.handle.drain(timeout).await,
             }
         } else {

@@ -55,6 +55,7 @@ pub async fn reload(
     }
     let mut child = command
         .process_group(0)
+        .env(berth_notify::STARTED_BY, std::process::id().to_string())
         .spawn()
         .map_err(|source| HandoverError::File {
             what: "start",

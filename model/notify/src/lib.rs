@@ -10,13 +10,23 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
 /// Between two signs of life where systemd does not say how often it wants them: it does not tell a process that took
 /// over from the one that it started. A third of the shortest `WatchdogSec=` of Berth's units.
 const PERIOD: Duration = Duration::from_secs(10);
+
+/// Environment variable with the pid of the helper that started this process, and ends when this process serves.
+pub const STARTED_BY: &str = "BERTH_STARTED_BY";
+
+/// For that helper to end.
+const HELPER: Duration = Duration::from_secs(20);
+/// Between looks whether it has.
+const LOOK: Duration = Duration::from_millis(20);
+/// For systemd to hear of a new main process.
+const REPLACED: Duration = Duration::from_secs(30);
 
 /// Whether systemd listens.
 pub fn supervised() -> bool {
@@ -25,12 +35,31 @@ pub fn supervised() -> bool {
 
 /// Says that this process does its work now, and what that is. It is the unit's main process from now on, also if it
 /// took over from another.
-pub fn ready(status: &str) {
+///
+/// systemd waits only for the end of its own children, and decides what is one when it hears of a main process. So one
+/// that was started by a helper ([`STARTED_BY`]) says it when that has ended.
+pub async fn ready(status: &str) {
+    if supervised() {
+        let helper = std::env::var(STARTED_BY).ok();
+        let helper = helper.and_then(|pid| pid.parse().ok());
+        let until = Instant::now() + HELPER;
+        while helper == Some(std::os::unix::process::parent_id()) && Instant::now() < until {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
     tell(&[
         NotifyState::MainPid(std::process::id()),
         NotifyState::Ready,
         NotifyState::Status(status),
     ]);
+}
+
+/// For a process that another one has replaced: ends when systemd has long heard of that one. A main process that ended
+/// before would be taken for the end of its unit.
+pub async fn replaced() {
+    if supervised() {
+        tokio::time::sleep(REPLACED).await;
+    }
 }
 
 /// Says what this process is at; `systemctl status` shows it.
@@ -100,7 +129,6 @@ mod tests {
     #[ignore = "the child of another test"]
     fn child() {
         assert!(supervised());
-        ready("serves");
         let done = std::sync::Arc::new(tokio::sync::Notify::new());
         let mut asked = 0;
         let end = done.clone();
@@ -120,6 +148,7 @@ mod tests {
             .build()
             .unwrap();
         runtime.block_on(async {
+            ready("serves").await;
             tokio::select! {
                 never = watch(probe) => match never {},
                 () = done.notified() => {}

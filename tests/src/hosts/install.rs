@@ -67,12 +67,6 @@ impl Hosts {
         self.exec(host, &format!("dpkg -i {}", files.join(" ")))
     }
 
-    /// Writes a host's `agent.toml` before it joins: its address, which gateways dial, and further lines.
-    pub fn configure(&self, host: usize, more: &str) -> Result<()> {
-        let toml = format!("address = \"{}\"\n{more}", self.address(host));
-        self.write(host, "/etc/berth/agent.toml", &toml)
-    }
-
     /// The one command that makes a host a node.
     pub fn join(&self, host: usize, cluster: &Cluster, token: &str) -> Result<String> {
         let api = std::fs::read_to_string(cluster.home().join("coordinator/endpoint"))?;
@@ -80,13 +74,15 @@ impl Hosts {
         self.exec(host, &format!("berth-agent join {api} --token {token}"))
     }
 
-    /// Makes all hosts nodes `host1`, `host2`, … of a cluster and waits until they are ready. `more` are further lines of
-    /// their `agent.toml`.
-    pub async fn join_all(&self, cluster: &Cluster, more: &str) -> Result<()> {
+    /// Makes all hosts nodes `host1`, `host2`, … of a cluster and waits until they are ready. `agent` is
+    /// their `agent.toml`; the shipped one if empty.
+    pub async fn join_all(&self, cluster: &Cluster, agent: &str) -> Result<()> {
         let token = cluster.client.token().await?;
         self.each(|host| {
             self.install(host, &["berth-agent"])?;
-            self.configure(host, more)?;
+            if !agent.is_empty() {
+                self.write(host, "/etc/berth/agent.toml", agent)?;
+            }
             self.join(host, cluster, &token).map(drop)
         })?;
         until("all hosts to be ready nodes", || async {
