@@ -78,6 +78,8 @@ pub(crate) struct Chooser {
     /// The nodes that have the package, by domain.
     holders: BTreeMap<usize, Vec<NodeName>>,
     locals: BTreeMap<usize, Local>,
+    /// The node that was proposed has got an instance; whether there is a next one is not looked for yet.
+    taken: bool,
 }
 
 /// A profile that will do.
@@ -106,6 +108,7 @@ impl Chooser {
                 .collect(),
             holders: BTreeMap::new(),
             locals: BTreeMap::new(),
+            taken: false,
         };
         if let Some(layout) = machines.layout(&needs.spread) {
             for node in machines.holders(needs.package.as_ref()) {
@@ -122,6 +125,9 @@ impl Chooser {
     /// The best node for one more; none if no node suits.
     pub(crate) fn best(&mut self, machines: &Machines) -> Option<NodeName> {
         let layout = machines.layout(&self.needs.spread)?;
+        if std::mem::take(&mut self.taken) {
+            self.go_on(layout);
+        }
         loop {
             let best = self
                 .locals
@@ -139,16 +145,18 @@ impl Chooser {
     }
 
     /// The node that was proposed has got an instance.
-    pub(crate) fn took(&mut self, machines: &Machines) {
+    pub(crate) fn took(&mut self) {
+        self.taken = true;
+    }
+
+    /// Counts the instance on the node that was proposed, and looks for the next one.
+    fn go_on(&mut self, layout: &Layout) {
         let best = self.locals.get(&FLEET).and_then(|fleet| fleet.best.clone());
         let Some(node) = best.and_then(|best| best.node) else {
             return;
         };
         *self.spread.on.entry(node.clone()).or_default() += 1;
         self.spread.live.push(node.clone());
-        let Some(layout) = machines.layout(&self.needs.spread) else {
-            return;
-        };
         let path = layout.domains_of(&node).to_vec();
         // The narrowest first: what is above is made of it.
         for level in (0..path.len()).rev() {

@@ -52,8 +52,11 @@ fn drain_surplus(
     // What leaves a node that is drained goes when its replacement is there.
     ids.retain(|id| !vacate::leaves(view, id));
     let surplus = ids.len().saturating_sub(target as usize);
+    if surplus == 0 {
+        return;
+    }
     // Those that serve least go first: not healthy, on a silent node, then the highest ordinal.
-    ids.sort_by_key(|id| {
+    ids.sort_by_cached_key(|id| {
         let placed = view.get(id);
         let healthy = placed.is_some_and(Placed::is_healthy);
         let connected = placed.is_some_and(|p| is_there(view, &p.place));

@@ -29,7 +29,7 @@ impl Search {
         revision: u32,
     ) {
         if self.service == *service && self.revision == revision {
-            self.chooser.took(&view.machines);
+            self.chooser.took();
             self.version = view.machines.version();
         }
     }
