@@ -80,6 +80,8 @@ async fn joins_by_one_command(hosts: &Hosts, cluster: &Cluster) -> Result<()> {
     let nodes = cluster.client.nodes().await?;
     for node in &nodes {
         assert_eq!(node.labels.get("rack").map(String::as_str), Some("a"));
+        // What systemd says on these hosts, too.
+        assert_eq!(node.facts.virtualization.as_deref(), Some("uml"));
     }
     let states = hosts.exec_all(state)?;
     assert_eq!(states, ["enabled\nactive\nrunning"; 2]);
