@@ -34,9 +34,17 @@ struct Jobs {
     cluster: Cluster,
 }
 
+/// Where tests and tasks leave each other files.
+fn meeting(cluster: &Cluster) -> PathBuf {
+    cluster.home().join("meeting")
+}
+
 impl Jobs {
     async fn start(options: Options) -> Result<Self> {
         let cluster = Cluster::start(options, MODULE).await?;
+        let open = std::fs::Permissions::from_mode(0o777);
+        std::fs::create_dir(meeting(&cluster))?;
+        std::fs::set_permissions(meeting(&cluster), open)?;
         let dir = cluster.home().join("package");
         stage(&dir, MODULE.as_ref(), "upper", "1.0.0", Mode::Good)?;
         let task = dir.join("bin/task");
@@ -71,8 +79,9 @@ impl Jobs {
         Ok((path, text.to_uppercase()))
     }
 
+    /// A path that tasks may write, too, although they are other users.
     fn path(&self, name: &str) -> String {
-        self.cluster.home().join(name).display().to_string()
+        meeting(&self.cluster).join(name).display().to_string()
     }
 
     async fn job(&self, name: &str) -> Result<JobView> {
