@@ -28,7 +28,7 @@ const PROGRAMS: [(&str, &str, &str); 4] = [
 ];
 
 /// What may be skipped in CI, by name.
-const MAY_SKIP: [&str; 3] = ["gpu", "real-tfserving", "small-disk"];
+const MAY_SKIP: [&str; 2] = ["gpu", "real-tfserving"];
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     install_programs()?;
