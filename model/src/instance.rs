@@ -338,6 +338,9 @@ pub struct InstanceStatus {
     /// Of a task that ended well: what it left, already on the coordinator's disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<TaskOutput>,
+    /// UUIDs of the GPUs that are its own, so that a restored coordinator gives them to no other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<String>,
 }
 
 /// What the store keeps of an instance.

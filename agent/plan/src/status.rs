@@ -34,6 +34,8 @@ pub struct Status {
     pub digest: Option<PackageDigest>,
     /// What a task that did all of its work left on the coordinator's disk.
     pub output: Option<TaskOutput>,
+    /// UUIDs of the GPUs that are its own.
+    pub gpus: Vec<String>,
 }
 
 /// What holds an instance up that is wanted and not running.
@@ -98,6 +100,7 @@ pub(crate) fn status(
         reason: local.ended.clone(),
         last_lines: local.last_lines.clone(),
         output: local.output().cloned(),
+        gpus: spec.map(|spec| spec.gpus.clone()).unwrap_or_default(),
         ..Status::default()
     };
     let told = spec.is_some_and(|spec| spec.task.is_some());

@@ -101,6 +101,7 @@ impl Board {
                 since: same.map_or(wall, |old| old.since),
                 digest: status.digest,
                 output: status.output,
+                gpus: status.gpus,
             };
             if old != Some(&new) {
                 // An instance that came back after it was forgotten is not forgotten.

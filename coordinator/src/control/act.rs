@@ -129,6 +129,7 @@ pub(crate) fn create(
             since: world.wall,
             digest: None,
             output: None,
+            gpus: Vec::new(),
         },
         created: world.wall,
     };

@@ -364,6 +364,7 @@ mod tests {
             since: Timestamp(0),
             digest: None,
             output: None,
+            gpus: Vec::new(),
         };
         let event = Happened::InstanceFailed(&status).event(7, Timestamp(5));
         assert_eq!((event.seq, event.level), (7, Level::Error));

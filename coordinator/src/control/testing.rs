@@ -285,6 +285,7 @@ pub(crate) fn status(id: &str, phase: Phase) -> InstanceStatus {
         since: Timestamp(0),
         digest: None,
         output: None,
+        gpus: Vec::new(),
     }
 }
 

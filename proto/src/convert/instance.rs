@@ -24,6 +24,7 @@ impl From<InstanceStatus> for v1::InstanceStatus {
                 .output
                 .and_then(|output| serde_json::to_string(&output).ok())
                 .unwrap_or_default(),
+            gpus: status.gpus,
         }
     }
 }
@@ -56,6 +57,7 @@ impl TryFrom<v1::InstanceStatus> for InstanceStatus {
                 text => Some(field("digest", text)?),
             },
             output: optional("output_json", &status.output_json)?,
+            gpus: status.gpus,
         })
     }
 }

@@ -89,6 +89,7 @@ fn status() -> InstanceStatus {
         since: Timestamp(1),
         digest: Some(format!("sha256:{}", "0".repeat(64)).parse().unwrap()),
         output: None,
+        gpus: vec!["GPU-1".to_owned()],
     }
 }
 

@@ -117,7 +117,7 @@ pub(crate) fn adopt(world: &mut World, node: &NodeName, status: &InstanceStatus)
         place: node.clone().into(),
         pod: None,
         reserved: world.records.asked_for(id),
-        gpus: Vec::new(),
+        gpus: status.gpus.clone(),
         stage: Stage::Running,
         status: bounded(status.clone()),
         created: world.wall,
@@ -216,6 +216,23 @@ mod tests {
         let slot = "web.1.1.9".parse::<InstanceId>().unwrap().slot;
         assert_eq!(w.records.attempts[&slot], 9);
         assert_eq!(w.records.revisions["web"], 7);
+    }
+
+    #[test]
+    fn what_is_adopted_keeps_its_gpus_and_its_room() {
+        let mut w = world_with_service();
+        let key = w.records.models.keys().next().unwrap().clone();
+        let mut model = w.records.models[&key].clone();
+        model.manifest.resources.memory_bytes = 1 << 30;
+        w.records.models.put(key, model);
+        let digest = w.records.services["web"].revisions[&1].digest;
+        let mut found = status("web.1.1.1", Phase::Healthy);
+        found.digest = Some(digest);
+        found.gpus = vec!["GPU-7".to_owned()];
+        adopt(&mut w, &"n1".parse().unwrap(), &found);
+        let record = &w.records.instances[&found.id];
+        assert_eq!(record.gpus, ["GPU-7"]);
+        assert_eq!(record.reserved.unwrap().memory_bytes, 1 << 30);
     }
 
     #[test]
