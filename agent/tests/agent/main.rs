@@ -18,6 +18,7 @@ mod module;
 mod modules;
 mod node;
 mod pod;
+mod recorded;
 mod ship;
 mod tasks;
 mod wait;

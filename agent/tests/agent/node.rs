@@ -22,6 +22,12 @@ pub(crate) fn shim() -> PathBuf {
     }
 }
 
+/// The agent under test; `BERTH_AGENT` may name another one, as an older one.
+pub(crate) fn agent() -> PathBuf {
+    let ours = || env!("CARGO_BIN_EXE_berth-agent").into();
+    std::env::var_os("BERTH_AGENT").map_or_else(ours, PathBuf::from)
+}
+
 /// A program beside the agent, built if it is not there.
 pub(crate) fn beside(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_BIN_EXE_berth-agent"))
@@ -59,6 +65,8 @@ pub(crate) struct Node {
     mounted: bool,
     dir: tempfile::TempDir,
     agent: Option<Child>,
+    /// The agent that is started next.
+    pub(crate) agent_program: PathBuf,
 }
 
 impl Drop for Node {
@@ -96,6 +104,7 @@ impl Node {
             mounted: false,
             dir,
             agent: None,
+            agent_program: agent(),
         }
     }
 
@@ -164,7 +173,7 @@ impl Node {
     }
 
     fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_berth-agent"));
+        let mut command = Command::new(&self.agent_program);
         command.arg(name).arg("--data").arg(self.data());
         command
             .arg("--config")

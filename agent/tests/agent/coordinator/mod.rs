@@ -39,6 +39,8 @@ pub(crate) struct State {
     /// The certificate request that used a Pod's token.
     pub(crate) token_used: Option<Vec<u8>>,
     pub(crate) hellos: Vec<v1::Hello>,
+    /// Everything said in sessions.
+    pub(crate) heard: Vec<v1::AgentMessage>,
     pub(crate) statuses: BTreeMap<String, InstanceStatus>,
     /// Every status ever heard.
     pub(crate) history: Vec<InstanceStatus>,
@@ -102,6 +104,7 @@ impl Coordinator {
             pods: Vec::new(),
             token_used: None,
             hellos: Vec::new(),
+            heard: Vec::new(),
             statuses: BTreeMap::new(),
             history: Vec::new(),
             forgotten: Vec::new(),

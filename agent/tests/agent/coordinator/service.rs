@@ -146,6 +146,7 @@ impl v1::agents_server::Agents for Service {
         let service = self.clone();
         tokio::spawn(async move {
             while let Ok(Some(message)) = inbound.message().await {
+                service.with(|state| state.heard.push(message.clone()));
                 if let Some(message) = message.message {
                     service.with(|state| hear(state, message, &out));
                 }
