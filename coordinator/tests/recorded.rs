@@ -21,7 +21,7 @@ use berth_proto::v1::coordinator_message::Message as ToAgent;
 use berth_proto::v1::routes_client::RoutesClient;
 use berth_proto::v1::routes_server::{Routes, RoutesServer};
 use berth_proto::v1::{
-    AgentMessage, CoordinatorMessage, DesiredAck, GatewayHello, GatewayMessage, Hello,
+    AgentMessage, CoordinatorMessage, DesiredAck, DesiredSet, GatewayHello, GatewayMessage, Hello,
     InstanceStatus, RouteMessage, StatusReport,
 };
 use common::{Node, Running, facts};
@@ -31,6 +31,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
+
+const ADDRESS: &str = "127.0.0.1:21000";
 
 fn recorded() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto/recorded/d5cd8fe")
@@ -231,15 +233,12 @@ async fn record() {
     let folder = PathBuf::from(std::env::var_os("BERTH_RECORD").unwrap());
     let dir = Arc::new(tempfile::tempdir().unwrap());
     let data = dir.path().join("coordinator");
-    let arguments = |listen| {
-        [
-            "--data".as_ref(),
-            data.as_os_str(),
-            "--listen".as_ref(),
-            listen,
-        ]
-    };
-    let older = Older::start(&arguments("127.0.0.1:0".as_ref()));
+    let older = Older::start(&[
+        "--data".as_ref(),
+        data.as_os_str(),
+        "--listen".as_ref(),
+        "127.0.0.1:0".as_ref(),
+    ]);
     let endpoint = data.join("endpoint");
     let address: SocketAddr = until(async || {
         let text = std::fs::read_to_string(&endpoint).ok()?;
@@ -249,21 +248,28 @@ async fn record() {
     // Everything below talks to the older one.
     let mut running = Running::start().await;
     (running.dir, running.address) = (dir, address);
+    let (to_agent, mut to_gateway) = record_coordinator(&running).await;
+    write(&folder, "coordinator-to-agent.bin", &to_agent);
+    write(&folder, "coordinator-to-gateway.bin", &to_gateway);
+    older.end();
+    std::fs::copy(data.join(DATABASE_FILE), folder.join("state.db")).unwrap();
+    record_gateway(&folder, &data, to_gateway.pop().unwrap()).await;
+}
+
+/// What a coordinator says to an agent and a gateway while a service comes and goes.
+async fn record_coordinator(running: &Running) -> (Vec<CoordinatorMessage>, Vec<RouteMessage>) {
     let node = running.node("n1").await;
     running.push("web", "1.0.0").await;
     let deploy = json!({"model": "web", "replicas": 1});
     assert!(running.post("/v1/services", &deploy).await.0 < 300);
-
-    let (say, mut answers) = session(&running, &node).await;
-    let word = |message| AgentMessage {
-        message: Some(message),
-    };
-    let hello = Hello {
+    let (say, mut answers) = session(running, &node).await;
+    say.send(word(FromAgent::Hello(Hello {
         facts: Some(facts("n1")),
         incarnation: "one".to_owned(),
         ..Hello::default()
-    };
-    say.send(word(FromAgent::Hello(hello))).await.unwrap();
+    })))
+    .await
+    .unwrap();
     let (out, messages) = mpsc::channel(16);
     let hello = GatewayMessage {
         hello: Some(GatewayHello {
@@ -274,9 +280,8 @@ async fn record() {
         ..GatewayMessage::default()
     };
     out.send(hello).await.unwrap();
-    let mut tables = follow(&running, messages).await;
-    let mut to_agent = Vec::new();
-    let mut to_gateway = Vec::new();
+    let mut tables = follow(running, messages).await;
+    let (mut to_agent, mut to_gateway) = (Vec::new(), Vec::new());
     let mut told = false;
     // Until the instance was in the table, and is to stop.
     while !to_agent.iter().any(stops) {
@@ -284,28 +289,19 @@ async fn record() {
             message = answers.message() => {
                 let message = message.unwrap().unwrap();
                 if let Some(ToAgent::Desired(set)) = &message.message {
-                    let ack = DesiredAck { order: set.order, refused: String::new() };
-                    say.send(word(FromAgent::DesiredAck(ack))).await.unwrap();
-                    let healthy = set.instances.iter().filter_map(|i| i.id.clone().into());
-                    let report = StatusReport {
-                        seq: 1,
-                        instances: healthy.map(status).collect(),
-                        ..StatusReport::default()
-                    };
-                    say.send(word(FromAgent::Status(report))).await.unwrap();
+                    obey(&say, set).await;
                 }
                 to_agent.push(message);
             }
             message = tables.message() => {
                 let message = message.unwrap().unwrap();
-                let text = String::from_utf8_lossy(&message.table_json).into_owned();
-                if text.contains("127.0.0.1:21000") && !told {
+                let table: Table = serde_json::from_slice(&message.table_json).unwrap();
+                if !told && String::from_utf8_lossy(&message.table_json).contains(ADDRESS) {
                     told = true;
                     let scale = json!({"replicas": 0});
                     assert!(running.post("/v1/services/web/scale", &scale).await.0 < 300);
                 }
                 // What it has, so that the instance may be stopped.
-                let table: Table = serde_json::from_slice(&message.table_json).unwrap();
                 let report = berth_model::gateway::GatewayReport {
                     acknowledged: table.version,
                     ..Default::default()
@@ -319,13 +315,29 @@ async fn record() {
             }
         }
     }
-    write(&folder, "coordinator-to-agent.bin", &to_agent);
-    write(&folder, "coordinator-to-gateway.bin", &to_gateway);
-    let last = to_gateway.pop().unwrap();
-    drop((say, out, answers, tables));
-    older.end();
-    std::fs::copy(data.join(DATABASE_FILE), folder.join("state.db")).unwrap();
-    record_gateway(&folder, &data, last).await;
+    (to_agent, to_gateway)
+}
+
+fn word(message: FromAgent) -> AgentMessage {
+    AgentMessage {
+        message: Some(message),
+    }
+}
+
+/// Takes a set over and reports its instances as healthy.
+async fn obey(say: &mpsc::Sender<AgentMessage>, set: &DesiredSet) {
+    let ack = DesiredAck {
+        order: set.order,
+        refused: String::new(),
+    };
+    let report = StatusReport {
+        seq: 1,
+        instances: set.instances.iter().map(|i| status(&i.id)).collect(),
+        ..StatusReport::default()
+    };
+    for message in [FromAgent::DesiredAck(ack), FromAgent::Status(report)] {
+        say.send(word(message)).await.unwrap();
+    }
 }
 
 fn stops(message: &CoordinatorMessage) -> bool {
@@ -335,12 +347,12 @@ fn stops(message: &CoordinatorMessage) -> bool {
     }
 }
 
-fn status(id: String) -> InstanceStatus {
+fn status(id: &str) -> InstanceStatus {
     InstanceStatus {
-        id,
+        id: id.to_owned(),
         phase: "healthy".to_owned(),
         start: 1,
-        address: "127.0.0.1:21000".to_owned(),
+        address: ADDRESS.to_owned(),
         since_unix_ms: 1,
         ..InstanceStatus::default()
     }
