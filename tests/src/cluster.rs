@@ -9,7 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
+use crate::disks::SmallDisks;
 use crate::outside::output_of;
+
 use crate::{Client, Daemon, Mode, Outcome, PortSlice, RelayPlace, bin, stage, until, until_some};
 
 /// What a cluster is made of.
@@ -73,31 +75,6 @@ pub struct Cluster {
     options: Options,
     ports: PortSlice,
     module: PathBuf,
-}
-
-/// File systems of the test's own, unmounted at the end.
-struct SmallDisks(Vec<PathBuf>);
-
-impl SmallDisks {
-    fn mount(home: &Path, bytes: Option<u64>) -> Result<Self> {
-        let mut disks = Self(Vec::new());
-        for name in bytes.map_or(&[][..], |_| &["coordinator", "gateway"]) {
-            let size = format!("size={},mode=0700", bytes.unwrap_or_default());
-            let mut mount = Command::new("mount");
-            mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]);
-            output_of(mount.arg(home.join(name)))?;
-            disks.0.push(home.join(name));
-        }
-        Ok(disks)
-    }
-}
-
-impl Drop for SmallDisks {
-    fn drop(&mut self) {
-        for path in &self.0 {
-            let _ = Command::new("umount").arg("-l").arg(path).status();
-        }
-    }
 }
 
 impl Cluster {

@@ -7,6 +7,7 @@
 
 mod client;
 mod cluster;
+mod disks;
 mod examples;
 pub mod hosts;
 pub mod isolation;
