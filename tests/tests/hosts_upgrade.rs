@@ -195,7 +195,7 @@ fn newer_packages_under_load_cost_no_request_no_line_and_no_instance() -> Result
             ensure!(failed == "0", "{unit} was started anew {failed} times");
         }
         let stop = "systemctl stop berth-gateway; systemctl is-active berth-gateway || true
-            pgrep -c -u berth-gateway || true";
+            stat -c %U /proc/[0-9]* 2>/dev/null | grep -c berth-gateway || true";
         ensure!(hosts.exec(CONTROL, stop)? == "inactive\n0");
         Ok(())
     })

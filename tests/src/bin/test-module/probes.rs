@@ -33,9 +33,11 @@ pub(crate) fn run() {
         ("read the ledger", reads(&data.join("ledger.json"))),
         (
             "look around in the data folder",
-            data.join("instances")
-                .read_dir()
-                .is_ok_and(|mut all| all.next().is_some()),
+            // Its own folder is there, too, where a unit's sandbox shows it nothing else.
+            data.join("instances").read_dir().is_ok_and(|all| {
+                all.flatten()
+                    .any(|one| one.file_name() != var("BERTH_INSTANCE").as_str())
+            }),
         ),
         ("read another's file", reads(&victims("work/secret"))),
         ("read another's log", reads(&victims("starts/1/state.json"))),
