@@ -378,9 +378,8 @@ fn say(place: &Path, message: &Value) -> Value {
     let mut stream = UnixStream::connect(place).unwrap();
     let bytes = serde_json::to_vec(message).unwrap();
     let length = u32::try_from(bytes.len()).unwrap();
-    stream.write_all(&length.to_be_bytes()).unwrap();
-    // Whoever is refused for what it is may be told before it has said anything.
-    let _ = stream.write_all(&bytes);
+    // Whoever is refused for what it is may be told, and the connection closed, before it has said anything.
+    let _ = stream.write_all(&[&length.to_be_bytes(), &bytes[..]].concat());
     let mut length = [0; 4];
     stream.read_exact(&mut length).unwrap();
     let mut answer = vec![0; u32::from_be_bytes(length) as usize];
