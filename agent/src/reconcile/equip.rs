@@ -108,8 +108,11 @@ impl Reconciler {
             readable.extend(venv);
         }
         // Berth's driver and TensorFlow Serving may lie where instances see nothing.
+        // A task's driver starts the model server.
+        let server = crate::modules::is_tf_serving(spec)
+            .then(|| crate::tools::model_server(self.parts.model_server.as_deref()).ok());
         let programs = plan.processes.iter().filter_map(|one| one.argv.first());
-        for program in programs.map(PathBuf::from) {
+        for program in programs.map(PathBuf::from).chain(server.flatten()) {
             let known = readable.iter().any(|folder| program.starts_with(folder));
             if !known && program.is_absolute() && program.exists() {
                 readable.push(program);
