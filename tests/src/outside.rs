@@ -80,6 +80,25 @@ impl TfServing {
         })
     }
 
+    /// What an agent is told of it. The test server's program is only the smallest part of it: the rest, and its Python,
+    /// may lie where instances see nothing.
+    pub fn agent_toml(&self) -> Result<String> {
+        let interpreter = self.python.canonicalize();
+        let interpreter = interpreter.with_context(|| self.python.display().to_string())?;
+        let homes = [&self.server, &self.python, &interpreter];
+        let homes = homes.map(|program| program.parent().and_then(Path::parent));
+        let homes: Vec<String> = homes
+            .iter()
+            .flatten()
+            .map(|home| format!("{:?}", home.display().to_string()))
+            .collect();
+        Ok(format!(
+            "tensorflow_model_server = {:?}\n[isolation]\nreadable = [{}]\n",
+            self.server.display().to_string(),
+            homes.join(", ")
+        ))
+    }
+
     /// The folder of a SavedModel that `tests/tfserving/models.py` makes, from the cache where it can.
     pub fn model(&self, name: &str) -> Result<PathBuf> {
         let script = tests_folder().join("tfserving/models.py");

@@ -56,13 +56,12 @@ fn cases() -> Vec<Case> {
 
 /// A cluster whose nodes have TensorFlow Serving, and Docker where the backend needs it.
 async fn cluster(backend: Backend, nodes: usize) -> Result<Cluster> {
-    let server = TfServing::find()?.server;
     let mut options = Options::nodes(nodes);
     if backend == Backend::Kubernetes {
         options = Options::nodes(0);
         options.kubernetes = true;
     }
-    options.agent = format!("tensorflow_model_server = \"{}\"\n", server.display());
+    options.agent = TfServing::find()?.agent_toml()?;
     if backend == Backend::Docker {
         options.agent.push_str(&docker_node()?);
     }

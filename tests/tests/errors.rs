@@ -25,7 +25,7 @@ fn tf_package(home: &Path, found: &TfServing, model: &str) -> Result<PathBuf> {
 
 async fn start(found: &TfServing) -> Result<Cluster> {
     let mut options = Options::nodes(1);
-    options.agent = format!("tensorflow_model_server = \"{}\"\n", found.server.display());
+    options.agent = found.agent_toml()?;
     Cluster::start(options, MODULE).await
 }
 
