@@ -125,13 +125,11 @@ pub(super) fn ended(unit: &str) -> Result<Option<String>, RuntimeError> {
         let Some(path) = find(&bus, unit).await? else {
             return Ok(Some(format!("systemd has no unit {unit} any more")));
         };
-        let state = text(&bus, &path, UNIT, "ActiveState").await;
-        if state != "failed" && state != "inactive" {
-            return Ok(None);
-        }
-        // It may not even have begun.
+        // First whether it has begun at all: it may do so at any moment.
         let begun = property(&bus, &path, UNIT, "InactiveExitTimestampMonotonic").await?;
-        if state == "inactive" && u64::try_from(begun).is_ok_and(|begun| begun == 0) {
+        let state = text(&bus, &path, UNIT, "ActiveState").await;
+        let begun = u64::try_from(begun).is_ok_and(|begun| begun > 0);
+        if state != "failed" && (state != "inactive" || !begun) {
             return Ok(None);
         }
         let result = text(&bus, &path, SERVICE, "Result").await;
