@@ -27,6 +27,8 @@ pub(crate) struct Confined {
     user: Option<(Uid, Gid)>,
     tasks: Option<u64>,
     files: Option<Files>,
+    /// Root without a user of its own keeps one right.
+    search: bool,
     /// There is a sandbox at all.
     any: bool,
 }
@@ -48,16 +50,20 @@ impl Confined {
             fs::write(group.join("cgroup.procs"), &pid).map_err(failed(what))?;
         }
         let user = sandbox.user.as_ref().map(resolve).transpose()?;
-        if let Some(user) = user {
+        // Root without a right needs to own them, too: they may be another user's of an earlier start.
+        let root = || (Uid::from_raw(0), Gid::from_raw(0));
+        let owner = user.or_else(|| nix::unistd::geteuid().is_root().then(root));
+        if let Some(owner) = owner {
             for folder in &sandbox.own {
-                let what = format!("give {} to user {}", folder.display(), user.0);
-                give(folder, user).map_err(failed(what))?;
+                let what = format!("give {} to user {}", folder.display(), owner.0);
+                give(folder, owner).map_err(failed(what))?;
             }
         }
         Ok(Self {
             user,
             tasks: sandbox.tasks,
             files: sandbox.files.clone(),
+            search: sandbox.search && user.is_none(),
             any: true,
         })
     }
@@ -69,6 +75,7 @@ impl Confined {
             user: self.user,
             tasks: self.tasks,
             files: files.map_err(|error| io::Error::other(format!("Landlock: {error}")))?,
+            search: self.search,
             any: self.any,
         })
     }
@@ -79,10 +86,16 @@ pub(crate) struct Child {
     user: Option<(Uid, Gid)>,
     tasks: Option<u64>,
     files: Option<RulesetCreated>,
+    search: bool,
     any: bool,
 }
 
 impl Child {
+    /// Whether there is anything to give up.
+    pub(crate) fn is_confined(&self) -> bool {
+        self.any
+    }
+
     /// Gives it up, in this process and for good.
     pub(crate) fn apply(&mut self) -> io::Result<()> {
         if !self.any {
@@ -91,11 +104,13 @@ impl Child {
         // Cores of models are large, and nobody collects them.
         setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
         level_oom_score();
+        // Root, too, has none once it executes something. Whoever may not do that has nothing to give up either.
+        let mut gone = CapabilitySet::all();
+        gone.set(CapabilitySet::DAC_READ_SEARCH, !self.search);
+        for capability in gone {
+            let _ = rustix::thread::remove_capability_from_bounding_set(capability);
+        }
         if let Some((uid, gid)) = self.user {
-            // Whoever may not do that has nothing to give up either.
-            for capability in CapabilitySet::all() {
-                let _ = rustix::thread::remove_capability_from_bounding_set(capability);
-            }
             rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
             setgroups(&[])?;
             setresgid(gid, gid, gid)?;
@@ -198,6 +213,8 @@ fn ruleset(files: &Files) -> Result<RulesetCreated, landlock::RulesetError> {
         .handle_access(AccessFs::from_all(ACCESS))?
         // Signals to whoever is not below: the agent may well run as the same user.
         .scope(Scope::Signal)?
+        // Sockets that have no path have no rights either.
+        .scope(Scope::AbstractUnixSocket)?
         .create()?
         .add_rules(path_beneath_rules(
             all(&files.read),

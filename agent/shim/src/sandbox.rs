@@ -24,6 +24,10 @@ pub struct Sandbox {
     /// What of the file system they may use, where the kernel has Landlock; none: what their user may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<Files>,
+    /// Processes that stay root keep one right, to come through folders of other users: on the way to what they are given
+    /// are such folders. Otherwise they have none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub search: bool,
 }
 
 /// Who processes run as.
@@ -90,6 +94,14 @@ pub fn has_landlock() -> bool {
     let ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
     let handled = ruleset.handle_access(AccessFs::Execute);
     handled.and_then(Ruleset::create).is_ok()
+}
+
+/// Whether this kernel keeps processes from signalling those beside them, and from their sockets without a path.
+pub fn has_scopes() -> bool {
+    use landlock::{CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
+    let ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    let scoped = ruleset.scope(Scope::AbstractUnixSocket);
+    scoped.and_then(Ruleset::create).is_ok()
 }
 
 #[cfg(test)]

@@ -69,12 +69,16 @@ pub(crate) fn spawn(
         .stdout(stdout)
         .stderr(stderr);
     let shim = nix::unistd::getpid();
+    let is_confined = confined.is_confined();
     // SAFETY: the closure runs in the forked child of a single-threaded process, where no lock can be held by a thread
     // that is not there any more; beside system calls it may allocate.
     unsafe {
         command.pre_exec(move || {
             setsid()?;
             confined.apply()?;
+            if is_confined {
+                leave_keyring();
+            }
             // After that: a change of user takes it back.
             set_pdeathsig(Signal::SIGKILL)?;
             if getppid() != shim {
@@ -88,6 +92,14 @@ pub(crate) fn spawn(
     }
     // Dropping the handle neither waits nor kills: the supervisor reaps every child itself.
     Ok(command.spawn()?.id())
+}
+
+/// Leaves the session's keyring, whose keys are for whoever is in it: it may be that of an administrator who started the
+/// agent. Where the kernel has none, there is nothing to leave.
+fn leave_keyring() {
+    const JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: without a name it makes a new keyring; it reads no memory of this process.
+    unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, 0) };
 }
 
 /// Undoes whatever was ignored by the shim or by who launched it: exec keeps ignored signals ignored.

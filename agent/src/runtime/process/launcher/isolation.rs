@@ -64,7 +64,8 @@ macro_rules! suite {
             the_agents_files_and_other_instances_are_out_of_its_reach what_it_is_given_it_can_only_read
             too_much_memory_is_told_as_that too_many_processes_are_refused
             its_folder_stays_its_own_from_start_to_start what_hides_from_its_shim_ends_with_it
-            only_what_the_manifest_says_is_dialled);
+            only_what_the_manifest_says_is_dialled no_way_leads_out_by_proc_or_devices
+            nobodys_sockets_are_answered the_keyring_is_its_own);
     )*};
 }
 suite!(fork systemd);
@@ -195,6 +196,151 @@ async fn what_it_is_given_it_can_only_read(runtime: Arc<dyn Runtime>) {
     let handle = runtime.start(&launch).unwrap();
     end(&runtime, &handle).await;
     assert_eq!(lines(&handle), [["yes"; 2].as_slice(), &["no"; 7]].concat());
+}
+
+/// What gives a device, or a setting of the kernel, away.
+fn of_the_machine() -> Vec<String> {
+    let disks = std::fs::read_dir("/sys/block").into_iter().flatten();
+    let disks = disks.flatten().map(|disk| {
+        let path = Path::new("/dev").join(disk.file_name());
+        format!("head -c 1 {}", path.display())
+    });
+    let others = [
+        "head -c 1 /dev/mem",
+        // Only opened: if that is possible, nothing is to break.
+        ": >> /proc/sys/kernel/core_pattern",
+        ": >> /proc/sys/kernel/modprobe",
+        ": >> /proc/sysrq-trigger",
+        "mknod disk b 8 0",
+        "cat /etc/shadow",
+    ];
+    disks.chain(others.map(str::to_owned)).collect()
+}
+
+async fn no_way_leads_out_by_proc_or_devices(runtime: Arc<dyn Runtime>) {
+    let place = Place::new(&runtime);
+    let me = std::process::id();
+    let mut commands = of_the_machine();
+    for pid in ["$PPID".to_owned(), "1".to_owned(), me.to_string()] {
+        commands.push(format!("ls /proc/{pid}/root/"));
+        commands.push(format!("ls /proc/{pid}/cwd/"));
+        commands.push(format!("ls /proc/{pid}/fd/ | grep ."));
+        commands.push(format!("cat /proc/{pid}/mem"));
+    }
+    // What the shim has open is not open here: nothing but standard input, output and errors, and the listing's own.
+    commands.push("test $(ls /proc/self/fd | wc -l) -ne 4".to_owned());
+    let work = place.work();
+    let script = format!("cd {}\n{}", work.display(), tries(&commands));
+    assert_eq!(said(&place, &script), vec!["no"; commands.len()]);
+}
+
+async fn nobodys_sockets_are_answered(runtime: Arc<dyn Runtime>) {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+    let name = format!("berth-isolation-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let _listener = UnixListener::bind_addr(&address).unwrap();
+    let connect = |path: &str| {
+        format!(
+            "perl -MSocket -e 'socket(my $s, AF_UNIX, SOCK_STREAM, 0) or die; \
+             connect($s, pack(\"Sa*\", AF_UNIX, \"{path}\")) or die'"
+        )
+    };
+    let systemd = runtime.isolation([127, 0, 0, 1].into()).unwrap().launcher == "systemd";
+    let mut commands = vec!["perl -MSocket -e 0 || exit 0; exit 1".to_owned()];
+    if systemd {
+        commands.push(connect("/run/dbus/system_bus_socket"));
+        commands.push(connect("/run/systemd/private"));
+        commands.push("unshare --user true".to_owned());
+    } else if berth_shim::sandbox::has_scopes() {
+        commands.push(connect(&format!("\\0{name}")));
+    }
+    let place = Place::new(&runtime);
+    assert_eq!(said(&place, &tries(&commands)), vec!["no"; commands.len()]);
+}
+
+async fn the_keyring_is_its_own(runtime: Arc<dyn Runtime>) {
+    if !cfg!(target_arch = "x86_64") || !Path::new("/proc/keys").exists() {
+        return;
+    }
+    // keyctl(KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0)
+    let mine = "perl -e 'print syscall(250, 0, -3, 0)'";
+    let here = std::process::Command::new("sh").args(["-c", mine]).output();
+    let here = String::from_utf8(here.unwrap().stdout).unwrap();
+    let place = Place::new(&runtime);
+    let there = said(&place, &format!("echo $({mine})"));
+    assert!(there[0].parse::<i64>().is_ok_and(|id| id > 0), "{there:?}");
+    assert_ne!(there[0], here);
+}
+
+/// Where other users cannot come to the data folder: `owner` has what is above it.
+async fn as_root(owner: u32) -> Option<Vec<String>> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: isolation needs root");
+        return None;
+    }
+    let closed = tempfile::tempdir().unwrap();
+    let data = closed.path().canonicalize().unwrap().join("data");
+    let work = data.join("instances/one/work");
+    std::fs::create_dir_all(&work).unwrap();
+    std::fs::write(data.join("key"), "agent's").unwrap();
+    // As an earlier start left them that had a user.
+    std::fs::write(work.join("file"), "x\n").unwrap();
+    for path in [&work, &work.join("file")] {
+        std::os::unix::fs::chown(path, Some(4712), Some(4712)).unwrap();
+    }
+    std::os::unix::fs::chown(closed.path(), Some(owner), Some(owner)).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(closed.path(), mode).unwrap();
+    let config = IsolationConfig {
+        launcher: LauncherChoice::Fork,
+        ..IsolationConfig::default()
+    };
+    let runtime = ProcessRuntime::isolated(conformance::shim(), &config, &data).unwrap();
+    let told = runtime.isolation([127, 0, 0, 1].into()).unwrap().missing;
+    assert!(
+        told.iter().any(|told| told.starts_with("user: ")),
+        "{told:?}"
+    );
+    let mut commands = of_the_machine();
+    commands.push(format!("cat {}/key", data.display()));
+    commands.push("test -w /etc && touch /etc/x".to_owned());
+    let script = format!(
+        "cd {} && echo y >> file && touch mine && cat file\n\
+         grep CapEff /proc/self/status | cut -f 2\n{}",
+        work.display(),
+        tries(&commands)
+    );
+    let mut launch = shell(&data.join("instances/one/starts/1"), &script);
+    launch.confinement.as_mut().unwrap().writable = vec![work];
+    let handle = runtime.start(&launch).unwrap();
+    runtime.ended(&handle).await;
+    let mut said = lines(&handle);
+    if runtime
+        .isolation([127, 0, 0, 1].into())
+        .unwrap()
+        .enforced
+        .contains(&"files".to_owned())
+    {
+        assert_eq!(said.split_off(3), vec!["no"; commands.len()]);
+    }
+    said.truncate(3);
+    Some(said)
+}
+
+#[tokio::test]
+async fn root_without_another_user_has_no_right_and_no_device() {
+    let Some(said) = as_root(0).await else { return };
+    assert_eq!(said, ["x", "y", "0000000000000000"]);
+}
+
+#[tokio::test]
+async fn root_below_somebody_elses_folder_may_come_through_it_and_nothing_else() {
+    let Some(said) = as_root(4711).await else {
+        return;
+    };
+    // CAP_DAC_READ_SEARCH
+    assert_eq!(said, ["x", "y", "0000000000000004"]);
 }
 
 /// A launch that may use so much of the machine.

@@ -6,6 +6,7 @@
 
 mod egress;
 mod fork;
+mod gpus;
 mod record;
 mod systemd;
 
@@ -21,6 +22,7 @@ use berth_model::node::Isolation;
 use berth_shim::sandbox::Sandbox;
 
 pub(super) use fork::Fork;
+use gpus::gpu_devices;
 pub(super) use record::{Record, clear, write};
 pub(super) use systemd::Systemd;
 

@@ -64,7 +64,8 @@ impl Around {
             Ok(users) => users.lease(launch, wanted)?,
             Err(_) => None,
         };
-        let files = self.landlock.then(|| files::files(&self.ground, wanted));
+        let root = user.is_none() && rustix::process::geteuid().is_root();
+        let files = || files::files(&self.ground, wanted, root);
         Ok(Sandbox {
             cgroups: self.groups.paths(&name(launch)),
             // Counted by user, so only a user of its own can be limited.
@@ -73,7 +74,8 @@ impl Around {
                 .map(|_| self.ground.tasks),
             user: user.map(|id| User::Ids { uid: id, gid: id }),
             own: wanted.writable.clone(),
-            files,
+            files: self.landlock.then(files),
+            search: root && folders(wanted).any(|folder| user::is_others(folder)),
         })
     }
 

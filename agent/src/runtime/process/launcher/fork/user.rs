@@ -186,6 +186,13 @@ fn closed(path: &Path) -> Option<&Path> {
     path.ancestors().skip(1).find(|folder| !open(folder))
 }
 
+/// Whether root needs a right to come to a path: a folder on the way is another user's, and open to nobody else.
+pub(super) fn is_others(path: &Path) -> bool {
+    let closed = |found: fs::Metadata| found.uid() != 0 && found.mode() & 0o001 == 0;
+    let mut above = path.ancestors().skip(1);
+    above.any(|folder| fs::metadata(folder).is_ok_and(closed))
+}
+
 /// A user of a range that is not taken; the first to be looked at depends on `seed`, so that agents on one machine seldom
 /// meet.
 fn free(range: (u32, u32), seed: &[u8], taken: &BTreeSet<u32>) -> Option<u32> {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use zbus::Variant;
 
-use super::super::Ground;
 use super::super::egress::Network;
+use super::super::{Ground, gpu_devices};
 use super::bus::Properties;
 use crate::runtime::process::launch::ERRORS_FILE;
 use crate::runtime::{Confinement, Launch};
@@ -23,6 +23,18 @@ const CAPABILITIES: u64 = 1 << 0 // CAP_CHOWN
     | 1 << 7 // CAP_SETUID
     | 1 << 8 // CAP_SETPCAP
     | 1 << 19; // CAP_SYS_PTRACE
+
+/// Sockets of what starts processes for others: the system's bus, systemd's own, and container engines. Whom they obey is
+/// set up elsewhere, and a module has nothing to ask of them.
+const MANAGERS: [&str; 7] = [
+    "/run/dbus",
+    "/run/systemd/private",
+    "/run/docker.sock",
+    "/run/docker",
+    "/run/containerd",
+    "/run/podman",
+    "/run/crio",
+];
 
 /// All that a unit depends on.
 pub(super) struct Wanted<'a> {
@@ -148,10 +160,13 @@ fn files(wanted: &Wanted<'_>) -> Properties {
     for hidden in hidden(wanted.ground) {
         empty.push((text(&hidden), "ro,mode=0755".to_owned()));
     }
+    // "-": where there is such a thing.
+    let unreachable: Vec<String> = MANAGERS.iter().map(|path| format!("-{path}")).collect();
     vec![
         ("ProtectSystem", "strict".into()),
         ("ProtectHome", "tmpfs".into()),
         ("TemporaryFileSystem", empty.into()),
+        ("InaccessiblePaths", unreachable.into()),
         (
             "BindPaths",
             written().map(|path| bind(path)).collect::<Vec<_>>().into(),
@@ -192,28 +207,6 @@ fn devices(gpus: bool) -> Properties {
         all.push(("DeviceAllow", allowed.into()));
     }
     all
-}
-
-/// The device files of GPUs.
-fn gpu_devices(dev: &Path) -> Vec<PathBuf> {
-    let named = |folder: PathBuf, prefix: &'static str| {
-        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        entries
-            .filter(move |entry| {
-                entry
-                    .file_name()
-                    .as_encoded_bytes()
-                    .starts_with(prefix.as_bytes())
-            })
-            .filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_dir()))
-            .map(|entry| entry.path())
-    };
-    let caps = dev.join("nvidia-caps");
-    let mut found: Vec<PathBuf> = named(dev.to_owned(), "nvidia")
-        .chain(named(caps, ""))
-        .collect();
-    found.sort();
-    found
 }
 
 /// What it may use.
@@ -286,18 +279,6 @@ mod tests {
         assert_eq!(mine(&ground), [at("data/node-1"), at("other")]);
         ground.hidden.extend([at("data"), at("data-2")]);
         assert_eq!(mine(&ground), [at("data"), at("data-2"), at("other")]);
-    }
-
-    #[test]
-    fn every_device_of_a_gpu_is_found() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("nvidia-caps")).unwrap();
-        for name in ["nvidia0", "nvidiactl", "null", "nvidia-caps/nvidia-cap1"] {
-            std::fs::write(dir.path().join(name), "").unwrap();
-        }
-        let found = gpu_devices(dir.path());
-        let expected = ["nvidia-caps/nvidia-cap1", "nvidia0", "nvidiactl"];
-        assert_eq!(found, expected.map(|name| dir.path().join(name)));
     }
 
     #[test]
