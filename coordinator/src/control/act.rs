@@ -91,9 +91,14 @@ fn drop_service(world: &mut World, name: &ServiceName) {
 /// A revision's number is never given again, so its slots' counters have nothing left to protect.
 pub(crate) fn drop_attempts(world: &mut World, name: &ServiceName, revision: Option<u32>) {
     let attempts = &mut world.records.attempts;
-    let over: Vec<Slot> = attempts
-        .keys()
-        .filter(|s| s.service == *name && revision.is_none_or(|r| s.revision == r))
+    let first = Slot {
+        service: name.clone(),
+        revision: revision.unwrap_or_default(),
+        ordinal: 0,
+    };
+    let mine = attempts.range(first..).map(|(slot, _)| slot);
+    let over: Vec<Slot> = mine
+        .take_while(|s| s.service == *name && revision.is_none_or(|r| s.revision == r))
         .cloned()
         .collect();
     for slot in &over {

@@ -22,7 +22,7 @@ use super::commands::{agents, drains, gateways, joining};
 use super::events::Happened;
 use super::records::{LAST_EPOCH, PROBE, Records, TERM};
 use super::world::World;
-use super::{Command, ControlError, Metrics, act, callers, feed, publish};
+use super::{Command, ControlError, Metrics, act, callers, feed, pending, publish};
 
 /// Most commands in one batch: a bound on how long the first of them waits.
 const MAX_BATCH: usize = 256;
@@ -77,6 +77,9 @@ pub(crate) struct Actor {
     pub(crate) stale: bool,
     /// Something has changed since the views' watchers were rung.
     pub(crate) news: bool,
+    /// When the fleet's figures were taken last, and whether something has changed since.
+    pub(crate) observed: Option<Monotonic>,
+    pub(crate) unobserved: bool,
     pub(crate) planned: Monotonic,
     pub(crate) wake: Option<Monotonic>,
     /// After a failed commit: not before then.
@@ -168,6 +171,7 @@ impl Actor {
         joining::prune_tokens(&mut self.world);
         gateways::prune(&mut self.world);
         drains::count_down(&mut self.world);
+        self.observe();
         self.settle();
         self.seal()
     }
@@ -237,8 +241,11 @@ impl Actor {
 
     fn note_waiting(&mut self, waiting: Vec<berth_plan::Waiting>) {
         let before = self.world.mass_loss();
-        self.news |= self.world.waiting != waiting;
-        self.world.waiting = waiting;
+        if self.world.waiting != waiting {
+            self.news = true;
+            let old = std::mem::replace(&mut self.world.waiting, waiting);
+            pending::waits_otherwise(&mut self.world, &old);
+        }
         match (before, self.world.mass_loss()) {
             (None, Some((silent, nodes))) => {
                 self.world.happened(&Happened::MassLoss(silent, nodes));
@@ -347,6 +354,7 @@ impl Actor {
         self.world.planner = Planner::default();
         let nodes = self.world.records.nodes.keys().cloned();
         self.world.live.touched.extend(nodes);
+        pending::everything(&mut self.world);
         self.world.revision = self.store.identity().await?.revision;
         self.world.store_problem = Some(error.to_string());
         self.retry = Some(self.world.now.after(TICK.0));
@@ -359,6 +367,7 @@ impl Actor {
 
     /// Tells gateways and agents what is on disk now.
     pub(crate) fn apply(&mut self) -> Result<(), ControlError> {
+        pending::gather(&mut self.world);
         publish::removed_nodes(&mut self.world);
         self.stale |= publish::table(&mut self.world, &self.tables);
         clusters::publish(&self.world);
@@ -369,10 +378,21 @@ impl Actor {
             self.stale = true;
         }
         if std::mem::take(&mut self.news) {
-            self.metrics.observe(&self.world);
+            self.unobserved = true;
+            self.observe();
             self.ring();
         }
         self.seal()
+    }
+
+    /// Takes the fleet's figures, which looks at all of it: at most once a second.
+    fn observe(&mut self) {
+        let now = self.world.now;
+        let due = self.observed.is_none_or(|at| now >= at.after(TICK.0));
+        if self.unobserved && due {
+            (self.observed, self.unobserved) = (Some(now), false);
+            self.metrics.observe(&self.world);
+        }
     }
 
     /// Whoever watches a service looks again.

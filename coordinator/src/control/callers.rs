@@ -21,7 +21,7 @@ fn allowed(world: &World) -> Vec<Caller> {
         .collect()
 }
 
-/// Tells every connected node that does not know yet. While settling none is told: gateways that came after the
+/// Tells the connected nodes that do not know yet. While settling none is told: gateways that came after the
 /// backup was made would be cut off. Answers with the sessions that could not take it, which are over.
 pub(crate) fn tell(world: &mut World) -> Vec<ConnectionId> {
     if world.settling {
@@ -33,9 +33,18 @@ pub(crate) fn tell(world: &mut World) -> Vec<ConnectionId> {
         world.live.callers = Arc::new(now);
     }
     let live = &mut world.live;
+    let strangers = std::mem::take(&mut live.pending.strangers);
+    let whom = if news {
+        live.agents.keys().cloned().collect()
+    } else {
+        strangers
+    };
     let mut over = Vec::new();
-    for (name, agent) in &mut live.agents {
-        let (AgentName::Node(_), Some(session)) = (name, &mut agent.session) else {
+    for name in whom {
+        let agent = live.agents.get_mut(&name);
+        let (AgentName::Node(_), Some(session)) =
+            (&name, agent.and_then(|agent| agent.session.as_mut()))
+        else {
             continue;
         };
         if session.told_callers && !news {

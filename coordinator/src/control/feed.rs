@@ -12,6 +12,7 @@ use berth_plan::{Change, Planner, Session};
 
 use super::agent::AgentName;
 use super::observe;
+use super::tracked::{Reader, Tracked};
 use super::world::World;
 
 /// Tells the world's planner.
@@ -34,10 +35,8 @@ pub(crate) fn feed(world: &mut World) {
     world.planner = planner;
 }
 
-fn news<K: Ord + Clone, V: PartialEq + Clone>(
-    table: &mut super::tracked::Tracked<K, V>,
-) -> Vec<(K, Option<V>)> {
-    let keys = table.take_news().into_iter();
+fn news<K: Ord + Clone, V: PartialEq + Clone>(table: &mut Tracked<K, V>) -> Vec<(K, Option<V>)> {
+    let keys = table.take_news(Reader::Planner).into_iter();
     keys.map(|key| {
         let value = table.get(&key).cloned();
         (key, value)
@@ -46,9 +45,9 @@ fn news<K: Ord + Clone, V: PartialEq + Clone>(
 }
 
 fn wanted(world: &mut World, planner: &mut Planner) {
-    let mut services: BTreeSet<ServiceName> = world.records.services.take_news();
-    let mut jobs: BTreeSet<JobName> = world.records.jobs.take_news();
-    if !world.records.pools.take_news().is_empty() {
+    let mut services: BTreeSet<ServiceName> = world.records.services.take_news(Reader::Planner);
+    let mut jobs: BTreeSet<JobName> = world.records.jobs.take_news(Reader::Planner);
+    if !world.records.pools.take_news(Reader::Planner).is_empty() {
         // A pool's name may mean other labels now, to whatever names it.
         services.extend(world.records.services.keys().cloned());
         jobs.extend(world.records.jobs.keys().cloned());
@@ -95,7 +94,7 @@ fn replace_needs(
 }
 
 fn nodes(world: &mut World, planner: &mut Planner) {
-    let mut names: BTreeSet<NodeName> = world.records.nodes.take_news();
+    let mut names: BTreeSet<NodeName> = world.records.nodes.take_news(Reader::Planner);
     names.append(&mut world.live.touched);
     // How much of a drain's deadline is left is counted beside the record.
     names.extend(planner.draining().cloned());
@@ -112,7 +111,7 @@ fn nodes(world: &mut World, planner: &mut Planner) {
 }
 
 fn instances(world: &mut World, planner: &mut Planner) {
-    let mut ids: BTreeSet<InstanceId> = world.records.instances.take_news();
+    let mut ids: BTreeSet<InstanceId> = world.records.instances.take_news(Reader::Planner);
     ids.extend(planner.leaving().cloned());
     let records = &world.records.instances;
     // Whether anything is left of what has stopped in a cluster is not in its record.

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::agent::AgentName;
+use super::pending::Pending;
 use super::{ConnectionId, ToAgent};
 
 /// Everything live.
@@ -34,6 +35,8 @@ pub(crate) struct Live {
     pub(crate) callers: Arc<Vec<Caller>>,
     /// When an instance was seen to drain first, in this term.
     pub(crate) draining_since: BTreeMap<InstanceId, Monotonic>,
+    /// What is to be told anew.
+    pub(crate) pending: Pending,
     /// How far the deadlines of drained nodes have been counted.
     pub(crate) drains: Drains,
     /// When the running jobs' deadlines are over.

@@ -10,7 +10,7 @@ use super::live::LiveGateway;
 use super::views;
 use super::world::World;
 
-/// Counters since the start of the process, and the fleet as it was when it last changed.
+/// Counters since the start of the process, and the fleet as it was at most a second ago.
 #[derive(Debug, Default)]
 pub struct Metrics {
     commands: AtomicU64,
@@ -108,7 +108,7 @@ impl Metrics {
         *self.fleet.lock().unwrap_or_else(PoisonError::into_inner) = fleet;
     }
 
-    /// How many nodes there are, as of the last change.
+    /// How many nodes there are, as of the last look.
     pub fn nodes(&self) -> u64 {
         let fleet = self.fleet.lock().unwrap_or_else(PoisonError::into_inner);
         fleet.nodes.values().map(|count| u64::from(*count)).sum()

@@ -6,12 +6,12 @@
 //! agents, a route table to gateways, events to whoever listens. A commit that fails leaves the world as
 //! the store has it, and whoever waited for it is told.
 //!
-//! * `records`, `tracked`, `batch`: what is kept, what has changed, how it becomes transactions;
+//! * `records`, `tracked`, `indexes`, `batch`: what is kept, what has changed, how it is found and becomes transactions;
 //! * `live`: sessions, reports, and other things that begin anew with each start;
 //! * `commands`: what each command changes; `dispatch`: how it is answered;
 //! * `fleets`: what fleet files declare, planned and carried out as one command;
 //! * `observe`, `feed`, `act`: what the planner is told, and what its actions change;
-//! * `routes`, `publish`: what gateways and agents are told;
+//! * `pending`, `routes`, `publish`: what gateways and agents are told;
 //! * `views`: what people are shown.
 
 mod act;
@@ -29,10 +29,12 @@ mod events;
 mod feed;
 mod fleets;
 mod handle;
+mod indexes;
 mod live;
 mod metrics;
 mod modelref;
 mod observe;
+mod pending;
 mod publish;
 mod records;
 mod routes;

@@ -1,6 +1,5 @@
 //! What is told to gateways and agents once it is committed.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use berth_model::id::InstanceId;
@@ -23,15 +22,34 @@ pub(crate) fn table(world: &mut World, tables: &watch::Sender<Arc<Table>>) -> bo
     if world.settling {
         return false;
     }
-    let services = routes::build(world);
+    let services = std::mem::take(&mut world.live.pending.services);
+    let routes = services.into_iter().map(|name| {
+        let route = routes::of(world, &name);
+        (name, route)
+    });
+    let differ = |(name, route): &(_, Option<_>)| world.table.services.get(name) != route.as_ref();
+    let changed: Vec<_> = routes.filter(differ).collect();
     let first = world.table.version.term != world.term || world.table.version.epoch != world.epoch;
-    if first || services != world.table.services {
+    if first || !changed.is_empty() {
+        let mut services = world.table.services.clone();
+        for (name, route) in changed {
+            match route {
+                Some(route) => drop(services.insert(name, route)),
+                None => drop(services.remove(&name)),
+            }
+        }
         world.table = Arc::new(Table {
             version: world.order_after(Some(world.table.version)),
             services,
         });
         tables.send_replace(Arc::clone(&world.table));
     }
+    #[cfg(test)]
+    assert_eq!(
+        world.table.services,
+        routes::build(world),
+        "not every change was noted"
+    );
     note_out(world)
 }
 
@@ -46,13 +64,12 @@ fn note_out(world: &mut World) -> bool {
     live.out_since.retain(|id, _| leaving(id));
     live.draining_since.retain(|id, _| leaving(id));
     let mut news = false;
-    for record in records.instances.values() {
-        if record.stage != Stage::Running && !live.out_since.contains_key(&record.id) {
-            live.out_since
-                .insert(record.id.clone(), world.table.version);
+    for id in records.instances.index().leaving() {
+        if !live.out_since.contains_key(id) {
+            live.out_since.insert(id.clone(), world.table.version);
             // After a restart: it drains at least since then.
             live.draining_since
-                .entry(record.id.clone())
+                .entry(id.clone())
                 .or_insert(world.started);
             news = true;
         }
@@ -62,49 +79,67 @@ fn note_out(world: &mut World) -> bool {
 
 /// Ends the sessions of nodes that were removed and of Pods whose instance is gone, and forgets what was live of them.
 pub(crate) fn removed_nodes(world: &mut World) {
-    let records = &world.records;
-    world.live.agents.retain(|name, live| {
-        let known = match name {
-            AgentName::Node(node) => records.nodes.contains_key(node),
-            AgentName::Pod(id) => records.instances.contains_key(id),
-        };
-        if known {
-            return true;
-        }
-        if let Some(session) = &live.session {
-            let why = agents::removed(name).detail;
+    let gone = world.live.pending.agents.iter();
+    let gone: Vec<AgentName> = gone
+        .filter(|name| agents::check_known(world, name).is_err())
+        .cloned()
+        .collect();
+    for name in gone {
+        world.live.pending.agents.remove(&name);
+        let live = world.live.agents.remove(&name);
+        if let Some(session) = live.and_then(|live| live.session) {
+            let why = agents::removed(&name).detail;
             let refusal = ToAgent::Refuse(agents::REMOVED.to_owned(), why);
             // One that does not keep up loses its connection, and is told when it is back.
             let _ = session.outbox.try_send(refusal);
         }
-        false
-    });
+    }
 }
 
-/// Sends every connected agent its desired set if that has changed. While settling none is sent: a
+/// Sends every connected agent whose instances may have changed its desired set if that has. While settling none is sent: a
 /// set would stop what the restored records do not know yet. Answers with the sessions that could not
 /// take it, which are over.
 pub(crate) fn desired_sets(world: &mut World) -> Vec<ConnectionId> {
     if world.settling {
         return Vec::new();
     }
-    let mut content: BTreeMap<AgentName, Vec<(InstanceId, Intent)>> = BTreeMap::new();
-    for record in world.records.instances.values() {
-        if spec(world, record).is_some() || tasks::job_of(world, record).is_some() {
-            let entry = (record.id.clone(), intent(record));
-            content
-                .entry(AgentName::of(record))
-                .or_default()
-                .push(entry);
-        }
-    }
-    let connected: BTreeSet<AgentName> = world.live.agents.keys().cloned().collect();
+    let agents = std::mem::take(&mut world.live.pending.agents);
     let mut over = Vec::new();
-    for agent in connected {
-        let set = content.remove(&agent).unwrap_or_default();
+    for agent in agents {
+        let set = content(world, &agent);
         over.extend(send(world, &agent, set));
     }
+    #[cfg(test)]
+    for (agent, live) in &world.live.agents {
+        let current = live.session.as_ref().is_none_or(|session| session.current);
+        assert!(current, "{agent} was not told");
+        if let (Some(_), Some(sent)) = (&live.session, &live.sent) {
+            assert_eq!(sent.content, everything(world, agent), "{agent}");
+        }
+    }
     over
+}
+
+/// What an agent shall have.
+fn content(world: &World, agent: &AgentName) -> Vec<(InstanceId, Intent)> {
+    let records = &world.records.instances;
+    let mine = records.index().of(agent).filter_map(|id| records.get(id));
+    mine.filter(|record| is_known(world, record))
+        .map(|record| (record.id.clone(), intent(record)))
+        .collect()
+}
+
+/// The same, looked for in everything there is.
+#[cfg(test)]
+fn everything(world: &World, agent: &AgentName) -> Vec<(InstanceId, Intent)> {
+    let all = world.records.instances.values();
+    let mine = all.filter(|record| agent.has(record) && is_known(world, record));
+    mine.map(|record| (record.id.clone(), intent(record)))
+        .collect()
+}
+
+fn is_known(world: &World, record: &InstanceRecord) -> bool {
+    spec(world, record).is_some() || tasks::job_of(world, record).is_some()
 }
 
 fn send(

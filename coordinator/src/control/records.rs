@@ -19,7 +19,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::ControlError;
-use super::tracked::Tracked;
+use super::indexes::{NodeKeys, Whose};
+use super::tracked::{Index, Tracked};
 
 /// The store's epoch when a coordinator last finished looking around; a higher one means that the
 /// store was restored from a backup in the meantime.
@@ -51,9 +52,9 @@ pub(crate) struct Records {
     pub(crate) models: Tracked<(ModelName, u64), ModelVersion>,
     pub(crate) pools: Tracked<PoolName, PoolRecord>,
     pub(crate) services: Tracked<ServiceName, ServiceRecord>,
-    pub(crate) instances: Tracked<InstanceId, InstanceRecord>,
+    pub(crate) instances: Tracked<InstanceId, InstanceRecord, Whose>,
     pub(crate) jobs: Tracked<JobName, JobRecord>,
-    pub(crate) nodes: Tracked<NodeName, NodeRecord>,
+    pub(crate) nodes: Tracked<NodeName, NodeRecord, NodeKeys>,
     pub(crate) tokens: Tracked<String, TokenRecord>,
     pub(crate) gateways: Tracked<GatewayName, GatewayRecord>,
     pub(crate) events: Tracked<u64, Event>,
@@ -84,7 +85,7 @@ fn slot_of(text: &str) -> Option<Slot> {
 impl Records {
     #[cfg(test)]
     pub(crate) fn empty() -> Self {
-        fn none<K: Ord + Clone, V: PartialEq>() -> Tracked<K, V> {
+        fn none<K: Ord + Clone, V: PartialEq, I: Index<K, V>>() -> Tracked<K, V, I> {
             Tracked::clean(BTreeMap::new())
         }
         Self {
@@ -154,9 +155,26 @@ impl Records {
         self.models.get(&key).map(|m| m.manifest.resources)
     }
 
-    /// Notes for the planner what changes.
-    fn watched(self) -> Self {
+    /// What there is of a service, or of the job of that name, in the order of revisions.
+    pub(crate) fn instances_of<'a>(
+        &'a self,
+        name: &ServiceName,
+    ) -> impl Iterator<Item = &'a InstanceRecord> + use<'a> {
+        let name = name.clone();
+        let slot = Slot {
+            service: name.clone(),
+            revision: 0,
+            ordinal: 0,
+        };
+        let from = self.instances.range(InstanceId { slot, attempt: 0 }..);
+        let mine = from.take_while(move |(id, _)| id.slot.service == name);
+        mine.map(|(_, record)| record)
+    }
+
+    /// Notes for the planner, and for what is published, what changes.
+    pub(crate) fn watched(self) -> Self {
         Self {
+            models: self.models.watched(),
             services: self.services.watched(),
             instances: self.instances.watched(),
             jobs: self.jobs.watched(),
@@ -233,14 +251,15 @@ fn model_key((name, serial): &(ModelName, u64)) -> String {
     format!("{MODELS}{name}/{serial}")
 }
 
-async fn load<K, V>(
+async fn load<K, V, I>(
     store: &dyn Store,
     prefix: &str,
     key_of: impl Fn(&V, &str) -> Option<K>,
-) -> Result<Tracked<K, V>, ControlError>
+) -> Result<Tracked<K, V, I>, ControlError>
 where
     K: Ord + Clone,
     V: DeserializeOwned + PartialEq,
+    I: Index<K, V>,
 {
     let mut map = BTreeMap::new();
     for entry in store.list(prefix).await?.entries {
@@ -257,9 +276,9 @@ where
     Ok(Tracked::clean(map))
 }
 
-fn collect<K: Ord + Clone, V: Serialize + PartialEq>(
+fn collect<K: Ord + Clone, V: Serialize + PartialEq, I: Index<K, V>>(
     out: &mut Vec<Op>,
-    table: &mut Tracked<K, V>,
+    table: &mut Tracked<K, V, I>,
     text: impl Fn(&K) -> String,
 ) -> Result<(), ControlError> {
     for key in table.take_dirty() {

@@ -13,10 +13,18 @@ use berth_plan::WaitReason;
 
 use super::world::World;
 
-/// Every service with the instances that take its requests.
+/// Where a service's requests go; none if there is no such service.
 ///
 /// An instance is in the table while it is healthy, shall run, and its node is not lost; a silent node
 /// makes no difference. Instances whose checks fail are out, unless nothing better is left.
+pub(crate) fn of(world: &World, name: &ServiceName) -> Option<ServiceRoute> {
+    let service = world.records.services.get(name)?;
+    let instances: Vec<&InstanceRecord> = world.records.instances_of(name).collect();
+    Some(route(world, service, &instances))
+}
+
+/// Every service with the instances that take its requests, made from everything there is.
+#[cfg(test)]
 pub(crate) fn build(world: &World) -> BTreeMap<ServiceName, ServiceRoute> {
     let mut by_service: BTreeMap<&ServiceName, Vec<&InstanceRecord>> = BTreeMap::new();
     for record in world.records.instances.values() {

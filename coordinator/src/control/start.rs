@@ -123,6 +123,8 @@ pub async fn start(
         answers: Vec::new(),
         stale: true,
         news: true,
+        observed: None,
+        unobserved: true,
         planned: now,
         wake: None,
         retry: None,

@@ -352,11 +352,10 @@ pub(crate) fn world_with_service() -> World {
 /// Gives a node a session that was heard just now.
 pub(crate) fn connect(world: &mut World, node: &str) -> mpsc::Receiver<super::ToAgent> {
     let now = world.now;
-    let live = world
-        .live
-        .agents
-        .entry(NodeName::new(node).unwrap().into())
-        .or_default();
+    let agent = super::AgentName::from(NodeName::new(node).unwrap());
+    world.live.pending.agents.insert(agent.clone());
+    world.live.pending.strangers.insert(agent.clone());
+    let live = world.live.agents.entry(agent).or_default();
     live.last_heard = Some(now);
     let (outbox, words) = mpsc::channel(4);
     live.session = Some(super::live::AgentSession {

@@ -3,42 +3,81 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 
-/// Reads are the map's own (`Deref`); changes go through [`Tracked::put`] and [`Tracked::remove`].
-#[derive(Debug)]
-pub(crate) struct Tracked<K, V> {
-    map: BTreeMap<K, V>,
-    dirty: BTreeSet<K>,
-    /// The same for the planner, where it is to know.
-    news: Option<BTreeSet<K>>,
+/// Who is told of changes beside the store. Each asks when it likes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Reader {
+    /// What the planner knows.
+    Planner = 0,
+    /// What gateways and agents are told.
+    Publisher = 1,
 }
 
-impl<K: Ord + Clone, V: PartialEq> Tracked<K, V> {
+/// What is kept beside a map to find its entries by something else than their keys: always as if it had been made of
+/// the whole map.
+pub(crate) trait Index<K, V>: Default {
+    /// Takes one change.
+    fn change(&mut self, key: &K, before: Option<&V>, after: Option<&V>);
+}
+
+impl<K, V> Index<K, V> for () {
+    fn change(&mut self, _: &K, _: Option<&V>, _: Option<&V>) {}
+}
+
+/// Reads are the map's own (`Deref`); changes go through [`Tracked::put`] and [`Tracked::remove`].
+#[derive(Debug)]
+pub(crate) struct Tracked<K, V, I = ()> {
+    map: BTreeMap<K, V>,
+    index: I,
+    dirty: BTreeSet<K>,
+    /// The same for each reader, where they are to know.
+    news: Option<[BTreeSet<K>; 2]>,
+}
+
+impl<K: Ord + Clone, V: PartialEq, I: Index<K, V>> Tracked<K, V, I> {
     /// As loaded: nothing has changed.
     pub(crate) fn clean(map: BTreeMap<K, V>) -> Self {
+        let mut index = I::default();
+        for (key, value) in &map {
+            index.change(key, None, Some(value));
+        }
         Self {
             map,
+            index,
             dirty: BTreeSet::new(),
             news: None,
         }
     }
 
-    /// Notes for the planner, too, what changes; to begin with everything is news.
+    /// Notes for the readers, too, what changes; to begin with everything is news.
     pub(crate) fn watched(mut self) -> Self {
-        self.news = Some(self.map.keys().cloned().collect());
+        let all = || self.map.keys().cloned().collect();
+        self.news = Some([all(), all()]);
         self
     }
 
-    /// The keys that have changed since the planner was told last.
-    pub(crate) fn take_news(&mut self) -> BTreeSet<K> {
-        self.news
-            .as_mut()
-            .map_or_else(BTreeSet::new, std::mem::take)
+    /// The keys that have changed since the reader asked last.
+    pub(crate) fn take_news(&mut self, reader: Reader) -> BTreeSet<K> {
+        let news = self.news.as_mut();
+        news.map_or_else(BTreeSet::new, |news| {
+            std::mem::take(&mut news[reader as usize])
+        })
+    }
+
+    /// What is kept beside the map.
+    pub(crate) fn index(&self) -> &I {
+        &self.index
+    }
+
+    /// The same, for what it notes beside.
+    pub(crate) fn index_mut(&mut self) -> &mut I {
+        &mut self.index
     }
 
     /// Sets an entry; an equal value changes nothing and so costs no write.
     pub(crate) fn put(&mut self, key: K, value: V) {
         if self.map.get(&key) != Some(&value) {
             self.note(&key);
+            self.index.change(&key, self.map.get(&key), Some(&value));
             self.map.insert(key, value);
         }
     }
@@ -47,12 +86,13 @@ impl<K: Ord + Clone, V: PartialEq> Tracked<K, V> {
     pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
         let old = self.map.remove(key)?;
         self.note(key);
+        self.index.change(key, Some(&old), None);
         Some(old)
     }
 
     fn note(&mut self, key: &K) {
         self.dirty.insert(key.clone());
-        if let Some(news) = &mut self.news {
+        for news in self.news.iter_mut().flatten() {
             news.insert(key.clone());
         }
     }
@@ -63,7 +103,7 @@ impl<K: Ord + Clone, V: PartialEq> Tracked<K, V> {
     }
 }
 
-impl<K, V> Deref for Tracked<K, V> {
+impl<K, V, I> Deref for Tracked<K, V, I> {
     type Target = BTreeMap<K, V>;
     fn deref(&self) -> &BTreeMap<K, V> {
         &self.map
@@ -74,9 +114,11 @@ impl<K, V> Deref for Tracked<K, V> {
 mod tests {
     use super::*;
 
+    type Map = Tracked<i32, &'static str>;
+
     #[test]
     fn only_real_changes_are_dirty() {
-        let mut map = Tracked::clean(BTreeMap::from([(1, "a"), (2, "b")]));
+        let mut map = Map::clean(BTreeMap::from([(1, "a"), (2, "b")]));
         map.put(1, "a");
         assert!(map.remove(&9).is_none());
         assert!(map.take_dirty().is_empty());
@@ -85,18 +127,20 @@ mod tests {
         assert_eq!(map.take_dirty(), BTreeSet::from([1, 2]));
         assert!(map.take_dirty().is_empty());
         assert_eq!(map.len(), 1);
-        assert!(map.take_news().is_empty(), "nobody asked");
+        assert!(map.take_news(Reader::Planner).is_empty(), "nobody asked");
     }
 
     #[test]
-    fn the_planner_is_told_of_everything_once() {
-        let mut map = Tracked::clean(BTreeMap::from([(1, "a"), (2, "b")])).watched();
-        assert_eq!(map.take_news(), BTreeSet::from([1, 2]));
+    fn each_reader_is_told_of_everything_once() {
+        let mut map = Map::clean(BTreeMap::from([(1, "a"), (2, "b")])).watched();
+        assert_eq!(map.take_news(Reader::Planner), BTreeSet::from([1, 2]));
         map.put(1, "a");
         map.put(2, "c");
-        assert_eq!(map.take_dirty(), map.take_news());
+        assert_eq!(map.take_dirty(), map.take_news(Reader::Planner));
         map.remove(&2);
-        assert_eq!(map.take_news(), BTreeSet::from([2]));
-        assert!(map.take_news().is_empty());
+        assert_eq!(map.take_news(Reader::Planner), BTreeSet::from([2]));
+        assert!(map.take_news(Reader::Planner).is_empty());
+        assert_eq!(map.take_news(Reader::Publisher), BTreeSet::from([1, 2]));
+        assert!(map.take_news(Reader::Publisher).is_empty());
     }
 }

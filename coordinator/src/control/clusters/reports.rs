@@ -138,7 +138,7 @@ fn job(world: &mut World, name: &JobName, born: u64, report: WorkReport) {
 /// A Pod that vanished is known by its name only.
 fn pod_uid(world: &World, job: &JobName, pod: &str) -> Option<String> {
     let job = world.records.jobs.get(job)?;
-    let mut records = world.records.instances.values();
+    let mut records = world.records.instances_of(&(&job.name).into());
     let record = records.find(|r| job.owns(&r.id) && r.pod.as_ref().is_some_and(|p| p.name == pod));
     record.and_then(|r| r.pod.as_ref()).map(|p| p.uid.clone())
 }
@@ -154,8 +154,7 @@ fn gone_job(world: &mut World, name: &JobName, what: &str, unwanted: bool) {
     world.live.ends.gone.extend(job.claims.values().cloned());
     let tasks: Vec<String> = world
         .records
-        .instances
-        .values()
+        .instances_of(&name.into())
         .filter(|r| job.owns(&r.id) && r.status.phase != Phase::Stopped)
         .filter_map(|r| r.pod.as_ref().map(|pod| pod.uid.clone()))
         .collect();

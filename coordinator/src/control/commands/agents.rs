@@ -25,15 +25,11 @@ pub(crate) const REMOVED: &str = "removed";
 
 /// Whose key this is.
 pub(crate) fn by_key(world: &World, key_hash: &str) -> Result<AgentName, Problem> {
-    let mut nodes = world.records.nodes.values();
-    let node = nodes.find(|n| n.key_hash == key_hash);
-    let pod = || {
-        let mut instances = world.records.instances.values();
-        let has = |r: &&InstanceRecord| r.pod.as_ref().is_some_and(|p| p.key_hash == key_hash);
-        instances.find(has).map(|r| AgentName::Pod(r.id.clone()))
-    };
-    node.map(|n| AgentName::Node(n.name.clone()))
-        .or_else(pod)
+    let records = &world.records;
+    let node = records.nodes.index().node(key_hash);
+    let pod = || records.instances.index().pod(key_hash);
+    node.map(|name| AgentName::Node(name.clone()))
+        .or_else(|| pod().map(|id| AgentName::Pod(id.clone())))
         .ok_or_else(|| {
             Problem::not_found(
                 "no node has this key; if it was removed, join the machine again with a new token",
@@ -96,6 +92,8 @@ pub(crate) fn admit(world: &mut World, opened: AgentOpened) -> ConnectionId {
     let connection = world.live.connection();
     let now = world.now;
     world.live.touch(&agent);
+    world.live.pending.agents.insert(agent.clone());
+    world.live.pending.strangers.insert(agent.clone());
     world.live.connections.insert(connection, agent.clone());
     // Its silence would be noticed a third of its lease from now.
     let silent = now.after(world.settings.node_lease.0 / 3);
@@ -123,9 +121,10 @@ pub(crate) fn admit(world: &mut World, opened: AgentOpened) -> ConnectionId {
 /// Records whose instance the agent does not have (its disk was replaced, say): what shall run is to
 /// be started anew, what shall stop has stopped.
 fn missing(world: &mut World, agent: &AgentName, reported: &BTreeSet<InstanceId>) {
-    let mine = world.records.instances.values();
-    let gone = mine.filter(|r| agent.has(r) && !reported.contains(&r.id));
-    let gone: Vec<InstanceRecord> = gone.cloned().collect();
+    let records = &world.records.instances;
+    let mine = records.index().of(agent);
+    let gone = mine.filter(|id| !reported.contains(*id));
+    let gone: Vec<InstanceRecord> = gone.filter_map(|id| records.get(id)).cloned().collect();
     for record in gone {
         let phase = match record.stage {
             Stage::Running => Phase::Assigned,
@@ -332,6 +331,7 @@ pub(crate) fn sweep(world: &mut World) -> bool {
                 .is_some_and(|at| now.since(at) >= AGAIN.0)
         {
             session.current = false;
+            world.live.pending.agents.insert(name.clone());
             again = true;
         }
         let quiet = live.last_heard.map(|at| now.since(at));

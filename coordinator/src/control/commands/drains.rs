@@ -8,6 +8,7 @@ use berth_model::problem::Problem;
 use berth_model::time::{Monotonic, Span};
 use berth_plan::DrainSeen;
 
+use crate::control::agent::AgentName;
 use crate::control::events::{Happened, OfNode};
 use crate::control::views;
 use crate::control::world::World;
@@ -60,9 +61,11 @@ pub(crate) fn drain(
 
 /// Instances and tasks on a node that have not stopped.
 pub(crate) fn left_on(world: &World, name: &NodeName) -> u32 {
-    let records = world.records.instances.values();
-    let held = records
-        .filter(|r| r.place.node() == Some(name) && r.status.phase != Phase::Stopped)
+    let records = &world.records.instances;
+    let there = records.index().of(&AgentName::Node(name.clone()));
+    let held = there
+        .filter_map(|id| records.get(id))
+        .filter(|r| r.status.phase != Phase::Stopped)
         .count();
     u32::try_from(held).unwrap_or(u32::MAX)
 }

@@ -80,13 +80,9 @@ pub(crate) fn prune_tokens(world: &mut World) {
 /// gets the name it has, at no cost.
 pub(crate) fn join(world: &mut World, join: &Join) -> Result<NodeName, Problem> {
     let token = check_token(world, join)?;
-    let known = world
-        .records
-        .nodes
-        .values()
-        .find(|n| n.key_hash == join.key_hash);
-    if let Some(node) = known {
-        return Ok(node.name.clone());
+    let nodes = &world.records.nodes;
+    if let Some(name) = nodes.index().node(&join.key_hash) {
+        return Ok(name.clone());
     }
     if token.uses_left == Some(0) {
         return Err(Problem::unauthorized(

@@ -101,7 +101,7 @@ pub(crate) fn adopt(world: &mut World, node: &NodeName, status: &InstanceStatus)
     if ending || world.records.instances.contains_key(id) || !runs_what_is_wanted(world, status) {
         return;
     }
-    let same_slot = world.records.instances.values();
+    let same_slot = world.records.instances_of(&id.slot.service);
     let same_slot: Vec<InstanceId> = same_slot
         .filter(|r| r.id.slot == id.slot && r.stage == Stage::Running)
         .map(|r| r.id.clone())

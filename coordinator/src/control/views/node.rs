@@ -68,7 +68,6 @@ pub(crate) fn drain(world: &World, record: &NodeRecord) -> Option<DrainView> {
 }
 
 fn view(world: &World, record: &NodeRecord) -> NodeView {
-    let instances = world.records.instances.values();
     let agent = AgentName::Node(record.name.clone());
     let live = world.live.agents.get(&agent);
     NodeView {
@@ -78,9 +77,12 @@ fn view(world: &World, record: &NodeRecord) -> NodeView {
         drain: drain(world, record),
         facts: record.facts.clone(),
         labels: record.all_labels(),
-        instances: instances
-            .filter(|i| i.place.node() == Some(&record.name))
-            .map(|i| i.id.clone())
+        instances: world
+            .records
+            .instances
+            .index()
+            .of(&agent)
+            .cloned()
             .collect(),
         joined: record.joined,
         statistics: live.and_then(|live| live.statistics.clone()),

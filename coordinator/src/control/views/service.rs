@@ -70,8 +70,7 @@ fn grouped(world: &World) -> BTreeMap<ServiceName, Vec<&InstanceRecord>> {
 }
 
 fn instances<'a>(world: &'a World, name: &ServiceName) -> Vec<&'a InstanceRecord> {
-    let all = world.records.instances.values();
-    all.filter(|r| r.id.slot.service == *name).collect()
+    world.records.instances_of(name).collect()
 }
 
 /// Healthy and taking traffic.

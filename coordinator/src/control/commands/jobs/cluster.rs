@@ -122,7 +122,7 @@ fn again(world: &mut World, id: InstanceId, pod: PodRecord) -> Option<InstanceId
 fn free(world: &World, name: &JobName) -> Option<u32> {
     let job = world.records.jobs.get(name)?;
     let works = |index: u32| {
-        let mut records = world.records.instances.values();
+        let mut records = world.records.instances_of(&name.into());
         records.any(|r| {
             job.owns(&r.id)
                 && r.id.slot.ordinal == index
