@@ -51,6 +51,12 @@ impl Limits {
         (before < self.connections).then_some(place)
     }
 
+    /// Whether anything is under way: handshakes or connections.
+    pub(crate) fn is_busy(&self) -> bool {
+        // In the order in which one becomes the other.
+        !self.lock().is_empty() || self.open() > 0
+    }
+
     /// Callers' connections that are open.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::SeqCst)
@@ -148,7 +154,12 @@ mod tests {
         let first = limits.connection().unwrap();
         assert!(limits.connection().is_none());
         assert_eq!(limits.open(), 1);
+        assert!(limits.is_busy());
         drop(first);
+        assert!(!limits.is_busy());
+        let handshake = limits.handshake("10.0.0.9".parse().unwrap()).unwrap();
+        assert!(limits.is_busy(), "it is about to be a connection");
+        drop(handshake);
         assert!(limits.connection().is_some());
     }
 }

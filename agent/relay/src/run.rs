@@ -274,7 +274,7 @@ fn address(current: &Current) -> Option<SocketAddr> {
 /// Waits for what is under way, and cuts off what is left.
 async fn finish(shared: &Shared, patience: Duration) {
     let until = Instant::now() + patience;
-    while shared.limits.open() > 0 && Instant::now() < until {
+    while shared.limits.is_busy() && Instant::now() < until {
         tokio::time::sleep(LOOK).await;
     }
     let left = shared.limits.open();

@@ -55,13 +55,9 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream, place: Handsha
         Metrics::count(&shared.metrics.refused);
         return;
     };
-    drop(place);
-    let Some((certificate, instance)) = introduce(&stream) else {
-        return;
-    };
     let mut over = shared.over.subscribe();
     let served = async {
-        let end = visit(&shared, &mut stream, certificate, instance).await;
+        let end = visit(&shared, &mut stream, place).await;
         if let Err(error) = end {
             tracing::debug!(%error, "a connection ended");
         }
@@ -108,21 +104,29 @@ fn introduce(stream: &TlsStream<TcpStream>) -> Option<(CertificateDer<'static>, 
 async fn visit(
     shared: &Shared,
     stream: &mut TlsStream<TcpStream>,
-    certificate: CertificateDer<'static>,
-    instance: InstanceId,
+    place: Handshake,
 ) -> io::Result<()> {
     let metrics = &shared.metrics;
+    let Some((certificate, instance)) = introduce(stream) else {
+        return Ok(());
+    };
+    // From before the list is looked at: what changes while the instance is dialled counts as well.
+    let mut current = shared.loader.subscribe();
     // A resumed session may be of one that has been sent away since.
-    let state = shared.loader.current();
+    let state = current.borrow_and_update().clone();
     let caller = state.and_then(|state| state.admit(&certificate).cloned());
     let Some(caller) = caller else {
         Metrics::count(&metrics.refused);
-        return Ok(());
+        // In order: a relay that is killed looks different.
+        return timeout(HANDSHAKE, stream.shutdown()).await?;
     };
     if stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed) {
         Metrics::count(&metrics.resumed);
     }
-    let Some(_place) = shared.limits.connection() else {
+    let connection = shared.limits.connection();
+    // Not before: whoever waits for what is under way sees one or the other.
+    drop(place);
+    let Some(_connection) = connection else {
         return refuse(shared, stream, Answer::Busy).await;
     };
     let Some(target) = find(shared, &instance) else {
@@ -137,12 +141,12 @@ async fn visit(
         Target::Tcp(address) => match timeout(CONNECT, TcpStream::connect(address)).await {
             Ok(Ok(to)) => {
                 to.set_nodelay(true)?;
-                pass(shared, stream, to, &guest).await
+                pass(shared, stream, to, &guest, current).await
             }
             _ => refuse(shared, stream, Answer::Refused).await,
         },
         Target::Unix(path) => match timeout(CONNECT, UnixStream::connect(path)).await {
-            Ok(Ok(to)) => pass(shared, stream, to, &guest).await,
+            Ok(Ok(to)) => pass(shared, stream, to, &guest, current).await,
             _ => refuse(shared, stream, Answer::Refused).await,
         },
     }
@@ -175,6 +179,7 @@ async fn pass(
     stream: &mut TlsStream<TcpStream>,
     mut to: impl AsyncRead + AsyncWrite + Unpin,
     guest: &Guest,
+    mut current: watch::Receiver<Current>,
 ) -> io::Result<()> {
     let say = async {
         stream.write_all(&[Answer::Connected.byte()]).await?;
@@ -184,7 +189,6 @@ async fn pass(
     let metrics = &shared.metrics;
     Metrics::count(&metrics.passed);
     let moved = AtomicBool::new(false);
-    let mut current = shared.loader.subscribe();
     let mut looks = tokio::time::interval_at(tokio::time::Instant::now() + IDLE, IDLE);
     let splicing = splice(stream, &mut to, metrics, &moved);
     tokio::pin!(splicing);

@@ -228,3 +228,48 @@ async fn figures_tell_what_came() {
     })
     .await;
 }
+
+/// Somebody who is taken off the list while the instance is dialled for them must not slip through.
+#[tokio::test]
+async fn who_is_taken_off_the_list_while_the_instance_is_dialled_is_cut_off() {
+    let (mut relay, gateway) = relay().await;
+    // An instance that accepts nobody for now: further connections to it wait.
+    let slow = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let loopback: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+    slow.bind(&loopback.into()).unwrap();
+    slow.listen(0).unwrap();
+    let address = slow.local_addr().unwrap().as_socket().unwrap();
+    let filler = TcpStream::connect(address).await.unwrap();
+    relay.add("web.1.7.1", address);
+    let caller = relay.fleet.caller(&gateway);
+    let sni = format!("web.1.7.1.{NODE}.relay.berth.internal");
+    let tcp = TcpStream::connect(relay.address).await.unwrap();
+    let name = ServerName::try_from(sni).unwrap();
+    let mut stream = caller.connect(name, tcp).await.unwrap();
+    until(async || {
+        let dialled = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let to = format!(":{:04X} 02 ", address.port());
+        dialled.contains(&to).then_some(())
+    })
+    .await;
+    relay.table.callers.clear();
+    relay.publish();
+    let other = format!("{WEB}.{NODE}.relay.berth.internal");
+    until(async || {
+        let fresh = relay.fleet.caller(&gateway);
+        gets_nothing(&relay, &fresh, &other).await.then_some(())
+    })
+    .await;
+    let accepting = std::net::TcpListener::from(slow);
+    let accepting = std::thread::spawn(move || (accepting.accept(), accepting.accept()));
+    let mut rest = Vec::new();
+    let end = stream.read_to_end(&mut rest).await;
+    // The relay's own word at most; or it gave up meanwhile, and says so.
+    assert!(
+        (end.is_err() && rest.len() <= 1) || rest == [Answer::Refused.byte()],
+        "{end:?} {rest:?}"
+    );
+    drop(filler);
+    let _ = std::net::TcpStream::connect(address);
+    drop(accepting.join().unwrap());
+}

@@ -21,6 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, version};
 
 pub(crate) const NODE: &str = "n1";
@@ -40,6 +41,13 @@ pub(crate) struct Certified {
 impl Certified {
     pub(crate) fn key_hash(&self) -> String {
         berth_relay::key_hash(&self.der).unwrap()
+    }
+
+    /// Another's certificate with this key.
+    pub(crate) fn showing(&self, other: &Self) -> CertifiedKey {
+        let key = PrivatePkcs8KeyDer::from(self.key.serialize_der());
+        let key = ring::sign::any_supported_type(&PrivateKeyDer::Pkcs8(key)).unwrap();
+        CertifiedKey::new(vec![other.der.clone()], key)
     }
 }
 
