@@ -15,20 +15,39 @@ use crate::body::{AttemptBody, Served, UpstreamBody};
 use crate::exchange::Exchange;
 use crate::headers::{self, BERTH_INSTANCE, BERTH_REVISION, BERTH_SERVICE};
 use crate::path::Action;
+use crate::patience::Patience;
 use crate::refusal::Refusal;
-use crate::routing::{Lease, Target, Tried};
+use crate::routing::{Endpoint, Lease, Target, Tried};
 use crate::upstream::{Connection, Failure};
 
 /// Gets a response's head. Until there is one, no byte of a response has reached the client, so a
-/// request goes to another instance if it was not sent at all, or if it may be sent twice.
+/// request goes to another instance if it was not sent at all, or if it may be sent twice. With no
+/// other left it waits for a relay that is being started again.
 pub(crate) async fn forward(exchange: &Exchange<'_>) -> Result<Response<UpstreamBody>, Refusal> {
     let mut tried = Tried::default();
     let mut last: Option<Refusal> = None;
-    let mut attempt = 1;
+    let mut left = exchange.worker.shared.config.attempts.max(1);
+    let mut patience = Patience::default();
+    // Whether the last one that failed may be well in a moment.
+    let mut hope = false;
     loop {
-        let lease = match exchange.place(&tried).await {
+        let placed = match (left, last.take()) {
+            (0, Some(refusal)) => Err(refusal),
+            (_, last) => {
+                let placed = exchange.place(&tried).await;
+                placed.map_err(|refusal| last.unwrap_or(refusal))
+            }
+        };
+        let lease = match placed {
             Ok(lease) => lease,
-            Err(refusal) => return Err(last.unwrap_or(refusal)),
+            Err(refusal) if hope && patience.wait(exchange).await => {
+                tried = Tried::default();
+                left = left.max(1);
+                hope = false;
+                last = Some(refusal);
+                continue;
+            }
+            Err(refusal) => return Err(refusal),
         };
         let target = Arc::clone(&lease.target);
         let probe = lease.probe;
@@ -41,16 +60,24 @@ pub(crate) async fn forward(exchange: &Exchange<'_>) -> Result<Response<Upstream
         }
         note(exchange, &target, probe, &failure, &mut tried);
         let refusal = Refusal::upstream(format!("Instance {}: {failure}", target.instance.id));
-        let sent = matches!(failure, Failure::Broken { sent: true, .. });
-        let again = attempt < exchange.worker.shared.config.attempts
-            && (!sent || exchange.retryable())
-            && exchange.body.can_begin_anew();
-        if !again {
+        let again = (!failure.is_sent() || exchange.retryable()) && exchange.body.can_begin_anew();
+        left -= 1;
+        hope = is_passing(&failure, &target, left);
+        if !again || (left == 0 && !hope) {
             return Err(refusal);
         }
         target.revision.metrics.retry(exchange.worker.index);
         last = Some(refusal);
-        attempt += 1;
+    }
+}
+
+/// Whether what failed may be well in a moment: a relay that is started again, and what was lost on the way through it.
+fn is_passing(failure: &Failure, target: &Target, left: u32) -> bool {
+    match failure {
+        Failure::Away(_) => !target.instance.fails_for_long(),
+        // If the instance itself has gone, its relay says so the next time.
+        Failure::Broken { .. } => matches!(target.endpoint, Endpoint::Relay(_)) && left > 0,
+        _ => false,
     }
 }
 
@@ -182,9 +209,11 @@ fn note(
             return;
         }
         Failure::Broken { .. } => {}
-        Failure::Connect(_) | Failure::ConnectTimeout | Failure::Relay(_) | Failure::NoIdentity => {
-            metrics.connect_error(worker.index)
-        }
+        Failure::Connect(_)
+        | Failure::ConnectTimeout
+        | Failure::Relay(_)
+        | Failure::Away(_)
+        | Failure::NoIdentity => metrics.connect_error(worker.index),
     }
     tried.failed(instance.key);
     let ours = match failure {

@@ -46,6 +46,7 @@ mod headers;
 mod listen;
 mod metrics;
 mod path;
+mod patience;
 pub mod persist;
 mod pulse;
 mod queue;

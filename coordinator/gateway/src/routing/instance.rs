@@ -12,6 +12,9 @@ use super::Target;
 /// How long one request may try an instance that has sat out before another one may as well.
 const PROBE_MS: u64 = 1_000;
 
+/// Failures in a row that pass.
+const LASTING_FAILURES: u32 = 6;
+
 /// Shared state of one instance; outlives tables. Aligned so that two instances' counters never
 /// share a cache line (or the pair of lines that are fetched together).
 #[repr(align(128))]
@@ -105,6 +108,12 @@ impl Instance {
         }
     }
 
+    /// Whether it has failed so often that it is not merely being started again: for six seconds at least, as sitting
+    /// out is counted.
+    pub(crate) fn fails_for_long(&self) -> bool {
+        self.failures.load(Ordering::Relaxed) > LASTING_FAILURES
+    }
+
     /// It failed: sits out for `first`, doubled with every further failure up to `longest`, of which
     /// `spread` (0 to 1) of the second half is taken. Requests that fail together count once.
     /// Returns how long it sits out, if this failure made it so.
@@ -170,6 +179,7 @@ mod tests {
             );
             now += expected;
             assert_eq!(it.standing(now), Standing::Probe(now));
+            assert_eq!(it.fails_for_long(), expected > 6_400, "{expected}");
         }
         it.succeeded();
         assert_eq!(it.standing(now), Standing::Ready);

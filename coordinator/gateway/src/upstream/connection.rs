@@ -1,6 +1,7 @@
 //! One HTTP/1.1 connection to an instance, driven by whichever request uses it.
 
 use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -69,7 +70,13 @@ impl Connector {
             Endpoint::Relay(via) => {
                 let relays = self.relays.load_full().ok_or(Failure::NoIdentity)?;
                 let stream = self.dial(via.relayed.address).await;
-                let stream = stream.map_err(Failure::Connect)?;
+                let stream = stream.map_err(|error| match error.kind() {
+                    // Its machine is there.
+                    ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => {
+                        Failure::Away(error.to_string())
+                    }
+                    _ => Failure::Connect(error),
+                })?;
                 Ok(Stream::Tls(Box::new(relays.open(via, stream).await?)))
             }
         }

@@ -21,6 +21,9 @@ pub(crate) enum Failure {
     /// No connection through the node's relay: nothing was sent.
     #[error("cannot connect through its relay: {0}")]
     Relay(String),
+    /// The relay is not there just now, or ended while it was asked, as one that is started again: nothing was sent.
+    #[error("its relay does not answer: {0}")]
+    Away(String),
     /// Nothing to show to a relay yet: nothing was sent.
     #[error("this gateway has no certificate for relays yet; the coordinator gives it one")]
     NoIdentity,
@@ -33,4 +36,11 @@ pub(crate) enum Failure {
         /// Whether the connection had served another request before.
         kept: bool,
     },
+}
+
+impl Failure {
+    /// Whether any byte of the request may have reached an instance.
+    pub(crate) fn is_sent(&self) -> bool {
+        matches!(self, Self::Broken { sent: true, .. })
+    }
 }

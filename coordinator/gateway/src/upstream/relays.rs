@@ -92,16 +92,25 @@ impl Relays {
         via: &Via,
         stream: TcpStream,
     ) -> Result<TlsStream<TcpStream>, Failure> {
-        let failed = |error: io::Error| Failure::Relay(turned_away(&error));
         let connecting = self.connector.connect(via.name.clone(), stream);
-        let mut stream = connecting.await.map_err(failed)?;
+        let mut stream = connecting.await.map_err(|error| failed(&error))?;
         let certificates = stream.get_ref().1.peer_certificates();
         let shown = certificates.and_then(|all| key_hash(all.first()?));
         if shown.is_none_or(|shown| !shown.eq_ignore_ascii_case(&via.relayed.key)) {
             let why = format!("it shows another key than that of {}", via.relayed.node);
             return Err(Failure::Relay(why));
         }
-        let byte = stream.read_u8().await.map_err(failed)?;
+        let mut word = [0];
+        match stream.read(&mut word).await {
+            // An orderly end.
+            Ok(0) => {
+                let why = format!("it turns this gateway away without a word{UNTOLD}");
+                return Err(Failure::Relay(why));
+            }
+            Ok(_) => {}
+            Err(error) => return Err(failed(&error)),
+        }
+        let [byte] = word;
         match Answer::of(byte) {
             Some(Answer::Connected) => Ok(stream),
             Some(answer) => Err(Failure::Relay(answer.to_string())),
@@ -112,15 +121,19 @@ impl Relays {
     }
 }
 
-/// An end without a word is how a relay treats whom it does not know.
-fn turned_away(error: &io::Error) -> String {
-    let hint = match error.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
-            " (it may not have been told of this gateway yet)"
-        }
-        _ => "",
-    };
-    format!("{error}{hint}")
+/// Added where that may be the reason.
+const UNTOLD: &str = " (it may not have been told of this gateway yet)";
+
+/// A relay that is killed, or has no place for a stranger, ends in disorder; whom it does not know gets an alert.
+fn failed(error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe => Failure::Away(error.to_string()),
+        io::ErrorKind::InvalidData => Failure::Relay(format!("{error}{UNTOLD}")),
+        _ => Failure::Relay(error.to_string()),
+    }
 }
 
 fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use berth_gateway::{RelayIdentity, persist};
@@ -13,10 +14,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
 };
 use rustls_pki_types::CertificateDer;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::common::upstream::Upstream;
+use crate::common::upstream::{Upstream, plain, read_request};
 use crate::common::{Rig, config, table, until};
 
 /// A fleet's CA, and one node with a relay.
@@ -120,13 +121,18 @@ impl Node {
         self.address = address().unwrap();
     }
 
-    /// Ends it with all its connections, and starts it again at the same address.
-    async fn restart(&mut self) {
+    /// Ends it with all its connections.
+    async fn stop(&mut self) {
         let (stop, running) = self.running.take().unwrap();
         drop(stop);
         running.await.unwrap();
         self.folder.listen = self.address;
         self.write();
+    }
+
+    /// Ends it, and starts it again at the same address.
+    async fn restart(&mut self) {
+        self.stop().await;
         self.run().await;
     }
 
@@ -298,6 +304,70 @@ async fn a_relay_that_was_restarted_costs_no_request() {
         .await
         .expect(200);
     assert_eq!(up.requests(), 2);
+}
+
+#[tokio::test]
+async fn with_one_instance_only_requests_wait_for_its_relay() {
+    let up = Upstream::echo().await;
+    let mut node = Node::start(&[("dga.1.0.1", up.addr)]).await;
+    let rig = Rig::new(node.table(&[up.addr]));
+    node.admit(&rig);
+    rig.predict("dga").await.expect(200);
+    node.stop().await;
+    let back = async {
+        until("they wait", || rig.metric("retries_total", "") >= 3).await;
+        node.run().await;
+    };
+    // What must not be sent twice was not sent.
+    let order = || rig.call(Method::POST, "/s/dga/order", "1");
+    let (first, second, third, ()) = tokio::join!(rig.predict("dga"), order(), order(), back);
+    for reply in [first, second, third] {
+        reply.expect(200);
+    }
+    assert_eq!(up.requests(), 4);
+}
+
+#[tokio::test]
+async fn a_prediction_that_was_under_way_is_made_again_when_the_relay_is_back() {
+    let gate = Arc::new(Semaphore::new(0));
+    let opened = Arc::clone(&gate);
+    let up = Upstream::new(move |_| {
+        let gate = Arc::clone(&opened);
+        async move {
+            let _passed = gate.acquire().await.map_err(std::io::Error::other)?;
+            Ok(plain("42"))
+        }
+    })
+    .await;
+    let mut node = Node::start(&[("dga.1.0.1", up.addr)]).await;
+    let rig = Rig::new(node.table(&[up.addr]));
+    node.admit(&rig);
+    let killed = async {
+        until("both are under way", || up.requests() == 2).await;
+        node.restart().await;
+        until("the prediction is there again", || up.requests() == 3).await;
+        gate.add_permits(1);
+    };
+    let order = rig.call(Method::POST, "/s/dga/order", "1");
+    let (prediction, order, ()) = tokio::join!(rig.predict("dga"), order, killed);
+    assert_eq!(prediction.expect(200).text(), "42");
+    // It may have been carried out.
+    order.refused(502, "upstream");
+    assert_eq!(up.requests(), 3);
+}
+
+#[tokio::test]
+async fn a_request_that_its_instance_does_not_survive_is_not_sent_for_ever() {
+    let up = Upstream::raw(|mut stream| async move {
+        read_request(&mut stream).await;
+    })
+    .await;
+    let mut node = Node::start(&[("dga.1.0.1", up.addr)]).await;
+    let rig = Rig::with(config(), node.table(&[up.addr]));
+    node.admit(&rig);
+    rig.predict("dga").await.refused(502, "upstream");
+    let attempts = u64::from(config().attempts);
+    assert!(up.connections() <= attempts, "{}", up.connections());
 }
 
 #[test]
