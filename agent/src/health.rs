@@ -3,6 +3,7 @@
 mod probe;
 mod target;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -143,17 +144,16 @@ impl Watch {
     }
 
     async fn owned(&self, target: &Target) -> Check {
-        let port = target.address.port();
+        let at = target.address;
+        let port = at.port();
         let failed = |text| self.failed(target, text);
         match self
-            .look(move |runtime, handle| runtime.listeners(handle, port))
+            .look(move |runtime, handle| runtime.listeners(handle, at))
             .await
         {
             Some(Ok(PortOwner::Instance)) => Check::Passed,
             Some(Ok(PortOwner::Other { pid })) => Check::Failed(Reason::PortTaken { port, pid }),
-            Some(Ok(PortOwner::Nobody)) => {
-                failed(format!("nothing listens on port {port} any more"))
-            }
+            Some(Ok(PortOwner::Nobody)) => failed(format!("nothing listens at {at} any more")),
             Some(Err(error)) => failed(format!("cannot see who listens: {}", crate::chain(&error))),
             None => failed("cannot see who listens".to_owned()),
         }
@@ -161,15 +161,16 @@ impl Watch {
 
     /// Why it does not answer, if that can be seen.
     async fn why(&self, target: &Target) -> Option<Check> {
-        let port = target.address.port();
+        let at = target.address;
+        let port = at.port();
         if target.model_status.is_some()
-            && let Some(why) = self.said(port).await
+            && let Some(why) = self.said(at).await
         {
             return Some(why);
         }
         let expected: Vec<u16> = self.targets.iter().map(|t| t.address.port()).collect();
         let look = move |runtime: &dyn Runtime, handle: &Handle| {
-            let owner = runtime.listeners(handle, port)?;
+            let owner = runtime.listeners(handle, at)?;
             Ok::<_, RuntimeError>((owner, runtime.ports(handle)?))
         };
         match self.look(look).await?.ok()? {
@@ -188,14 +189,15 @@ impl Watch {
     }
 
     /// What TensorFlow Serving says in its log of troubles that it does not end for.
-    async fn said(&self, port: u16) -> Option<Check> {
+    async fn said(&self, at: SocketAddr) -> Option<Check> {
+        let port = at.port();
         let read = |_: &dyn Runtime, handle: &Handle| words::of_running(&handle.dir);
         match self.look(read).await?? {
             Said::Load(error) => Some(Check::Hopeless(Reason::ModelLoad { error })),
             // It goes on without, for ever.
             Said::NoRest => {
                 let look =
-                    move |runtime: &dyn Runtime, handle: &Handle| runtime.listeners(handle, port);
+                    move |runtime: &dyn Runtime, handle: &Handle| runtime.listeners(handle, at);
                 let pid = match self.look(look).await {
                     Some(Ok(PortOwner::Other { pid })) => pid,
                     _ => None,

@@ -234,6 +234,20 @@ impl Cluster {
         Ok(())
     }
 
+    /// Starts the coordinator anew with other lines of coordinator.toml than those of [`Options`].
+    pub async fn reconfigure(&mut self, coordinator: &str) -> Result<()> {
+        let config = self.home().join("coordinator.toml");
+        let toml = std::fs::read_to_string(&config)?;
+        std::fs::write(
+            &config,
+            toml.replace(&self.options.coordinator, coordinator),
+        )?;
+        self.options.coordinator = coordinator.to_owned();
+        self.coordinator.kill();
+        self.coordinator.restart()?;
+        self.wait_connected().await
+    }
+
     /// What the CLI prints on success; else its error.
     pub fn cli_text(&self, args: &[&str]) -> Result<String> {
         let output = self.cli(args)?;

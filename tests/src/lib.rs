@@ -26,7 +26,7 @@ pub use examples::{Backend, docker_node, example, platform};
 pub use hosts::Hosts;
 pub use kubernetes::kubeconfig;
 pub use load::{Load, Outcome};
-pub use outside::{TfServing, copy_folder, on_path, output_of, skip, tests_folder};
+pub use outside::{TfServing, copy_folder, on_path, output_of, own_address, skip, tests_folder};
 pub use package::{Mode, stage};
 pub use ports::PortSlice;
 pub use process::{Daemon, bin, pids_with};

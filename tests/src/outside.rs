@@ -6,6 +6,15 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+/// An address of this machine that is not loopback: the one from which others are reached. Nothing is sent.
+pub fn own_address() -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    // For documentation: the route to it is that to anywhere.
+    socket.connect("203.0.113.1:9").ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback() && !address.is_unspecified()).then_some(address)
+}
+
 /// The folder of the tests in the checkout.
 pub fn tests_folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -13,7 +13,7 @@ pub struct RelayPlace {
     pub folder: PathBuf,
     /// Its own.
     pub runtime: PathBuf,
-    /// Its port on loopback.
+    /// Its port, on every address of this machine.
     pub port: u16,
 }
 
@@ -30,7 +30,7 @@ impl RelayPlace {
     /// Lines of the node's agent.toml; to stand before its tables.
     pub fn agent_toml(&self) -> String {
         format!(
-            "relay_listen = \"127.0.0.1:{}\"\nrelay_dir = \"{}\"\n",
+            "relay_listen = \"0.0.0.0:{}\"\nrelay_dir = \"{}\"\n",
             self.port,
             self.folder.display()
         )

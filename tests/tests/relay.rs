@@ -1,14 +1,18 @@
 //! Predictions on their way through relays, and what becomes of them when something ends.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use anyhow::Result;
 use berth_tests::{Cluster, Load, Mode, Options, bin, until};
 
 const MODULE: &str = env!("CARGO_BIN_EXE_test-module");
+const RELAY: &str = "transport = \"relay\"\n";
+const PLAIN: &str = "transport = \"plain\"\n";
 
 fn options(nodes: usize) -> Options {
     Options {
         relay: true,
-        coordinator: "transport = \"relay\"\n".to_owned(),
+        coordinator: RELAY.to_owned(),
         ..Options::nodes(nodes)
     }
 }
@@ -71,7 +75,7 @@ async fn traffic_goes_on_whatever_becomes_of_agents_and_relays() -> Result<()> {
         "no instance was restarted"
     );
     until("both relays to have passed something on", || async {
-        let passed = [0, 1].map(|i| cluster.relay_place(i).figure("passed_on_total"));
+        let passed = passed(&cluster);
         Ok((passed.iter().all(|n| *n > 0), passed))
     })
     .await?;
@@ -81,6 +85,102 @@ async fn traffic_goes_on_whatever_becomes_of_agents_and_relays() -> Result<()> {
         end_relays(&text)?;
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_one_instance_only_a_relays_crash_costs_no_prediction() -> Result<()> {
+    let mut cluster = Cluster::start(options(1), MODULE).await?;
+    cluster.deploy("echo", Mode::Good, 1).await?;
+    let load = Load::start(&cluster.client, "echo", 4, 0);
+    load.pass(50).await?;
+    for _ in 0..2 {
+        let before = missed(&cluster);
+        cluster.relays[0].kill();
+        until("the gateway to miss the relay", || async {
+            let now = missed(&cluster);
+            Ok((now > before, now))
+        })
+        .await?;
+        cluster.relays[0].restart()?;
+        load.pass(50).await?;
+    }
+    load.end().await?.assert_none_failed();
+    Ok(())
+}
+
+/// How often the gateway's log tells of a relay that is away.
+fn missed(cluster: &Cluster) -> usize {
+    let log = cluster.gateway.log();
+    log.matches("its relay does not answer").count()
+}
+
+/// How gateways reach `echo`, and what is said of it.
+async fn transport(cluster: &Cluster, word: &str, address: IpAddr) -> Result<String> {
+    until(&format!("the transport to be {word}"), || async {
+        let status = cluster.client.status().await?;
+        let warned = status.problems.iter().any(|p| p.subject == "transport");
+        let done = status.transport == word && warned == (word == "plain");
+        Ok((done, (status.transport, status.problems)))
+    })
+    .await?;
+    for instance in cluster.client.service("echo").await?.instances {
+        let at = instance.status.address.map(|at| at.ip());
+        assert_eq!(at, Some(address), "{instance:?}");
+    }
+    cluster.cli_text(&["status"])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fleet_goes_from_plain_to_relays_and_back_under_load() -> Result<()> {
+    let Some(address) = berth_tests::own_address() else {
+        return berth_tests::skip(
+            "relay::a_fleet_goes_from_plain_to_relays_and_back_under_load",
+            "this machine has no address but loopback",
+        );
+    };
+    let options = Options {
+        agent: format!("exclusive = false\naddress = \"{address}\"\n"),
+        coordinator: PLAIN.to_owned(),
+        ..options(2)
+    };
+    let mut cluster = Cluster::start(options, MODULE).await?;
+    cluster.deploy("echo", Mode::Good, 2).await?;
+    let said = transport(&cluster, "plain", address).await?;
+    assert!(said.contains("in the clear"), "{said}");
+    let load = Load::start(&cluster.client, "echo", 4, 0);
+    load.pass(50).await?;
+    assert_eq!(passed(&cluster), [0, 0], "dialled themselves");
+
+    // What runs stays reachable as it was started.
+    cluster.reconfigure(RELAY).await?;
+    load.pass(50).await?;
+    cluster.push("echo", "1.1.0", Mode::Good)?;
+    cluster.client.deploy("echo", None).await?;
+    cluster.wait_ready("echo", 2).await?;
+    let loopback = Ipv4Addr::LOCALHOST.into();
+    let said = transport(&cluster, "relay", loopback).await?;
+    assert!(!said.contains("in the clear"), "{said}");
+    load.pass(50).await?;
+    until("both relays to have passed something on", || async {
+        let passed = passed(&cluster);
+        Ok((passed.iter().all(|n| *n > 0), passed))
+    })
+    .await?;
+
+    cluster.reconfigure(PLAIN).await?;
+    load.pass(50).await?;
+    cluster.push("echo", "1.2.0", Mode::Good)?;
+    cluster.client.deploy("echo", None).await?;
+    cluster.wait_ready("echo", 2).await?;
+    transport(&cluster, "plain", address).await?;
+    load.pass(50).await?;
+    load.end().await?.assert_none_failed();
+    Ok(())
+}
+
+/// What two relays have passed on.
+fn passed(cluster: &Cluster) -> [u64; 2] {
+    [0, 1].map(|i| cluster.relay_place(i).figure("passed_on_total"))
 }
 
 /// Ends the relays whose runtime folder this is.

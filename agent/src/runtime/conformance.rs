@@ -5,6 +5,7 @@
 
 mod program;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -360,7 +361,11 @@ pub(crate) async fn a_reused_pid_is_nobodys_instance(runtime: Arc<dyn Runtime>) 
     other.supervisor.start_ticks += 1;
     runtime.stop(&other).unwrap();
     assert_eq!(runtime.stats(&other).processes, 0);
-    assert_eq!(runtime.listeners(&other, 1).unwrap(), PortOwner::Nobody);
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+    assert_eq!(
+        runtime.listeners(&other, nowhere).unwrap(),
+        PortOwner::Nobody
+    );
     let state = State::load(&handle.dir).unwrap();
     assert!(!state.stop_requested);
     assert_eq!(
@@ -420,13 +425,11 @@ pub(crate) async fn what_is_listened_on_is_known(runtime: Arc<dyn Runtime>) {
     let handle = runtime.start(&launch).unwrap();
     until("a port", || file.exists());
     let port: u16 = std::fs::read_to_string(&file).unwrap().parse().unwrap();
-    assert_eq!(
-        runtime.listeners(&handle, port).unwrap(),
-        PortOwner::Instance
-    );
+    let at = SocketAddr::from(([127, 0, 0, 1], port));
+    assert_eq!(runtime.listeners(&handle, at).unwrap(), PortOwner::Instance);
     assert_eq!(runtime.ports(&handle).unwrap(), [port]);
     let mine = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let other = mine.local_addr().unwrap().port();
+    let other = mine.local_addr().unwrap();
     let me = Some(std::process::id());
     assert_eq!(
         runtime.listeners(&handle, other).unwrap(),
@@ -434,7 +437,7 @@ pub(crate) async fn what_is_listened_on_is_known(runtime: Arc<dyn Runtime>) {
     );
     runtime.stop(&handle).unwrap();
     end(&runtime, &handle).await;
-    assert_eq!(runtime.listeners(&handle, port).unwrap(), PortOwner::Nobody);
+    assert_eq!(runtime.listeners(&handle, at).unwrap(), PortOwner::Nobody);
     assert_eq!(runtime.ports(&handle).unwrap(), [0u16; 0]);
 }
 

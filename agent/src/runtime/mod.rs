@@ -18,7 +18,7 @@ mod runtimes;
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
@@ -419,8 +419,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// running any more when it resolves.
     fn ended(&self, handle: &Handle) -> Ended;
 
-    /// Who listens on `port`. **Blocking** (reads `/proc`, milliseconds).
-    fn listeners(&self, handle: &Handle, port: u16) -> Result<PortOwner, RuntimeError>;
+    /// Who gets connections to `at`. **Blocking** (reads `/proc`, milliseconds).
+    fn listeners(&self, handle: &Handle, at: SocketAddr) -> Result<PortOwner, RuntimeError>;
 
     /// The ports on which any of its processes listens, sorted, on whatever address: what to tell
     /// people when [`Runtime::listeners`] finds nobody. **Blocking** (reads `/proc`).

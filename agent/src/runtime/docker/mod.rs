@@ -14,6 +14,7 @@ mod launch;
 mod sweep;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -279,9 +280,9 @@ impl Runtime for DockerRuntime {
         })
     }
 
-    fn listeners(&self, handle: &Handle, port: u16) -> Result<PortOwner, RuntimeError> {
+    fn listeners(&self, handle: &Handle, at: SocketAddr) -> Result<PortOwner, RuntimeError> {
         let tree = tree(handle)?;
-        sockets::owner(port, &tree).map_err(io_error("read the listening sockets"))
+        sockets::owner(at, &tree).map_err(io_error("read the listening sockets"))
     }
 
     fn ports(&self, handle: &Handle) -> Result<Vec<u16>, RuntimeError> {

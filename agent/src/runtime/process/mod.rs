@@ -11,7 +11,7 @@ mod launcher;
 pub(in crate::runtime) mod leftovers;
 pub(in crate::runtime) mod sockets;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -150,9 +150,9 @@ impl Runtime for ProcessRuntime {
         Box::pin(ended::ended(handle.clone(), Arc::clone(&self.children)))
     }
 
-    fn listeners(&self, handle: &Handle, port: u16) -> Result<PortOwner, RuntimeError> {
+    fn listeners(&self, handle: &Handle, at: SocketAddr) -> Result<PortOwner, RuntimeError> {
         let tree = tree(handle)?;
-        sockets::owner(port, &tree).map_err(io_error("read the listening sockets"))
+        sockets::owner(at, &tree).map_err(io_error("read the listening sockets"))
     }
 
     fn ports(&self, handle: &Handle) -> Result<Vec<u16>, RuntimeError> {

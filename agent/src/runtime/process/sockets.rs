@@ -1,12 +1,12 @@
 //! Who listens: the kernel's tables of TCP sockets, and the processes that hold them.
 //!
 //! A health check that is answered says nothing about *who* answered. A port is an instance's only if the
-//! socket to which `127.0.0.1:port` leads is held by one of its processes.
+//! socket to which its address leads is held by one of its processes.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use berth_shim::identity;
 
@@ -21,20 +21,29 @@ struct Listener {
 }
 
 impl Listener {
-    /// How well it fits connections to 127.0.0.1; the best fit gets them. None: it never does.
-    fn fit(&self) -> Option<u8> {
+    /// How well it fits connections to an address; the best fit gets them. None: it never does.
+    fn fit(&self, to: IpAddr) -> Option<u8> {
         match self.address.to_canonical() {
-            IpAddr::V4(Ipv4Addr::LOCALHOST) => Some(2),
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Some(1),
+            own if own == to => Some(2),
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) if to.is_ipv4() => Some(1),
             IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Some(0),
             _ => None,
         }
     }
 }
 
-/// Who gets connections to `127.0.0.1:port`, as seen by the processes in `tree`.
-pub(in crate::runtime) fn owner(port: u16, tree: &[u32]) -> io::Result<PortOwner> {
-    let mut inodes = best(&listeners()?, port);
+/// Where a connection to an address leads: that to none in particular to this machine.
+fn destination(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        address => address,
+    }
+}
+
+/// Who gets connections to an address, as seen by the processes in `tree`.
+pub(in crate::runtime) fn owner(at: SocketAddr, tree: &[u32]) -> io::Result<PortOwner> {
+    let mut inodes = best(&listeners()?, at);
     if inodes.is_empty() {
         return Ok(PortOwner::Nobody);
     }
@@ -62,11 +71,12 @@ pub(in crate::runtime) fn ports(tree: &[u32]) -> io::Result<Vec<u16>> {
     Ok(ports.into_iter().collect())
 }
 
-/// The sockets among which the kernel chooses for a connection to `127.0.0.1:port`.
-fn best(listeners: &[Listener], port: u16) -> BTreeSet<u64> {
-    let fitting = || listeners.iter().filter(|listener| listener.port == port);
-    let best = fitting().filter_map(Listener::fit).max();
-    let chosen = fitting().filter(|listener| best.is_some() && listener.fit() == best);
+/// The sockets among which the kernel chooses for a connection to an address.
+fn best(listeners: &[Listener], at: SocketAddr) -> BTreeSet<u64> {
+    let to = destination(at.ip());
+    let fitting = || listeners.iter().filter(|l| l.port == at.port());
+    let best = fitting().filter_map(|listener| listener.fit(to)).max();
+    let chosen = fitting().filter(|listener| best.is_some() && listener.fit(to) == best);
     chosen.map(|listener| listener.inode).collect()
 }
 
@@ -168,7 +178,7 @@ mod tests {
             listener("::ffff:127.0.0.1", 8080, 99),
         ];
         assert_eq!(found, expected);
-        assert_eq!(found[2].fit(), Some(2));
+        assert_eq!(found[2].fit(Ipv4Addr::LOCALHOST.into()), Some(2));
     }
 
     #[test]
@@ -186,32 +196,38 @@ mod tests {
             listener("10.0.0.1", 5),
             listener("127.0.0.1", 6),
         ];
-        assert_eq!(best(&all, 80), BTreeSet::from([3, 6]));
-        assert_eq!(best(&all[..2], 80), BTreeSet::from([1]));
-        assert_eq!(best(&all[1..2], 80), BTreeSet::from([2]));
-        assert_eq!(best(&all[3..5], 80), BTreeSet::new());
-        assert_eq!(best(&all, 81), BTreeSet::new());
+        let best = |from: &[Listener], at: &str| best(from, at.parse().unwrap());
+        assert_eq!(best(&all, "127.0.0.1:80"), BTreeSet::from([3, 6]));
+        assert_eq!(best(&all, "0.0.0.0:80"), BTreeSet::from([3, 6]));
+        assert_eq!(best(&all[..2], "127.0.0.1:80"), BTreeSet::from([1]));
+        assert_eq!(best(&all[1..2], "127.0.0.1:80"), BTreeSet::from([2]));
+        assert_eq!(best(&all[3..5], "127.0.0.1:80"), BTreeSet::new());
+        assert_eq!(best(&all, "127.0.0.1:81"), BTreeSet::new());
+        // Where a module is told another address than loopback, only that counts.
+        assert_eq!(best(&all, "10.0.0.1:80"), BTreeSet::from([5]));
+        assert_eq!(best(&all, "10.0.0.2:80"), BTreeSet::from([1]));
+        assert_eq!(best(&all[2..], "10.0.0.2:80"), BTreeSet::new());
+        assert_eq!(best(&all, "[::1]:80"), BTreeSet::from([4]));
+        assert_eq!(best(&all[..3], "[::1]:80"), BTreeSet::from([2]));
     }
 
     #[test]
     fn this_process_is_seen_and_told_from_others() {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = socket.local_addr().unwrap().port();
+        let at = socket.local_addr().unwrap();
+        let port = at.port();
         let me = std::process::id();
-        assert_eq!(owner(port, &[me]).unwrap(), PortOwner::Instance);
-        assert_eq!(
-            owner(port, &[]).unwrap(),
-            PortOwner::Other { pid: Some(me) }
-        );
+        assert_eq!(owner(at, &[me]).unwrap(), PortOwner::Instance);
+        assert_eq!(owner(at, &[]).unwrap(), PortOwner::Other { pid: Some(me) });
         assert!(ports(&[me]).unwrap().contains(&port));
         drop(socket);
         // A child that another test is just forking may hold it until it executes something.
-        while owner(port, &[me]).unwrap() != PortOwner::Nobody {
+        while owner(at, &[me]).unwrap() != PortOwner::Nobody {
             std::thread::yield_now();
         }
         let elsewhere = TcpListener::bind(("::1", port));
         if elsewhere.is_ok() {
-            assert_eq!(owner(port, &[me]).unwrap(), PortOwner::Nobody);
+            assert_eq!(owner(at, &[me]).unwrap(), PortOwner::Nobody);
         }
     }
 }
