@@ -85,6 +85,9 @@ struct Record {
     /// When the certificate was received, by a clock that does not jump.
     received_boot_id: String,
     received_ms: Monotonic,
+    /// When it shall be renewed, counted from then; none from a coordinator that did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    renew_after_ms: Option<u64>,
 }
 
 /// A joined node's identity.
@@ -102,8 +105,10 @@ pub struct Identity {
     pub chain: Vec<CertificateDer<'static>>,
     /// The fleet's CA.
     pub ca: Vec<CertificateDer<'static>>,
-    /// The certificate's life.
+    /// The certificate's dates.
     pub validity: Validity,
+    /// How long after it was received the certificate shall be renewed: two thirds of its life.
+    pub renew_after: Duration,
     received_boot_id: String,
     received: Monotonic,
 }
@@ -145,6 +150,7 @@ impl Identity {
         };
         let (chain, ca) = (pem("node.crt")?, pem("ca.crt")?);
         let validity = validity(&chain[0]).map_err(|problem| damaged("node.crt", problem))?;
+        let told = record.renew_after_ms.map(Duration::from_millis);
         Ok(Self {
             name: record.name,
             endpoint: record.endpoint,
@@ -153,21 +159,21 @@ impl Identity {
             chain,
             ca,
             validity,
+            renew_after: told.unwrap_or(validity.life() * 2 / 3),
             received_boot_id: record.received_boot_id,
             received: record.received_ms,
         })
     }
 
-    /// How long until the certificate should be renewed: at two thirds of its life, counted on a
-    /// clock that does not jump if it was received in this boot, else by the wall clock.
+    /// How long until the certificate should be renewed: counted on a clock that does not jump if it was received in
+    /// this boot, else by the wall clock, and then when a third of its life is left.
     pub fn renewal_in(&self, boot_id: &str, now: Monotonic, wall: Timestamp) -> Duration {
-        let two_thirds = self.validity.life() * 2 / 3;
-        let age = if boot_id == self.received_boot_id {
-            now.since(self.received)
-        } else {
-            self.validity.from.age(wall)
-        };
-        two_thirds.saturating_sub(age)
+        if boot_id == self.received_boot_id {
+            return self.renew_after.saturating_sub(now.since(self.received));
+        }
+        let left = wall.age(self.validity.until);
+        left.saturating_sub(self.renew_after / 2)
+            .min(self.renew_after)
     }
 }
 
@@ -233,6 +239,9 @@ fn accept(
         ca_key_hash: issued.ca_key_hash.to_owned(),
         received_boot_id: boot_id.to_owned(),
         received_ms: now,
+        renew_after_ms: Some(issued.renew_after)
+            .filter(|after| !after.is_zero())
+            .map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
     };
     let folder = data.identity();
     make_dir(&folder)?;
@@ -254,13 +263,19 @@ struct Issued<'a> {
     certificate: &'a str,
     ca: &'a str,
     ca_key_hash: &'a str,
+    /// When it shall be renewed, from now; zero if that was not said.
+    renew_after: Duration,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn identity(dir: &DataDir, life: Duration) -> Result<Identity, IdentityError> {
+    fn identity(
+        dir: &DataDir,
+        life: Duration,
+        renew_after: Duration,
+    ) -> Result<Identity, IdentityError> {
         let key = NodeKey::load_or_make(&dir.identity()).unwrap();
         let (ca_pem, ca_hash, certificate) = pin::testing::issue(&key, life);
         let issued = Issued {
@@ -269,6 +284,7 @@ mod tests {
             certificate: &certificate,
             ca: &ca_pem,
             ca_key_hash: &ca_hash,
+            renew_after,
         };
         accept(dir, &key, &issued, "this-boot", Monotonic(1000))
     }
@@ -281,7 +297,7 @@ mod tests {
             Identity::load(&data),
             Err(IdentityError::NotJoined(_))
         ));
-        let accepted = identity(&data, Duration::from_secs(300)).unwrap();
+        let accepted = identity(&data, Duration::from_secs(300), Duration::ZERO).unwrap();
         let loaded = Identity::load(&data).unwrap();
         assert_eq!(
             (loaded.name.as_str(), &loaded.chain),
@@ -294,7 +310,7 @@ mod tests {
     fn renewal_is_due_at_two_thirds_of_life_and_the_wall_clock_may_jump() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
-        let loaded = identity(&data, Duration::from_secs(300)).unwrap();
+        let loaded = identity(&data, Duration::from_secs(300), Duration::ZERO).unwrap();
         let from = loaded.validity.from;
         let year = Timestamp(from.0 + 365 * 86_400_000);
         let at = |boot: &str, now: u64, wall| loaded.renewal_in(boot, Monotonic(now), wall);
@@ -305,6 +321,26 @@ mod tests {
             at("other-boot", 7, Timestamp(from.0 + 50_000)),
             Duration::from_secs(150)
         );
+        // A clock set back does not put it off for ever.
+        assert_eq!(at("other-boot", 7, Timestamp(0)), Duration::from_secs(200));
+    }
+
+    /// A certificate counts as valid from some time before it was made, so its dates make it look older than it is.
+    #[test]
+    fn renewal_is_due_when_the_coordinator_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let told = Duration::from_secs(10);
+        identity(&data, Duration::from_secs(3600 + 15), told).unwrap();
+        let loaded = Identity::load(&data).unwrap();
+        let until = loaded.validity.until;
+        let before = |ms: u64| Timestamp(until.0 - ms);
+        let at = |boot: &str, now: u64, wall| loaded.renewal_in(boot, Monotonic(now), wall);
+        assert_eq!(at("this-boot", 1000, until), told);
+        assert_eq!(at("this-boot", 8000, until), Duration::from_secs(3));
+        assert_eq!(at("other-boot", 7, before(15_000)), told);
+        assert_eq!(at("other-boot", 7, before(6_000)), Duration::from_secs(1));
+        assert_eq!(at("other-boot", 7, before(5_000)), Duration::ZERO);
     }
 
     #[test]
@@ -321,6 +357,7 @@ mod tests {
                 certificate: &certificate,
                 ca: &ca,
                 ca_key_hash: hash,
+                renew_after: Duration::ZERO,
             };
             accept(&data, key, &issued, "b", Monotonic(1)).map(|_| ())
         };

@@ -266,7 +266,7 @@ impl Agent {
         let renewer = Renewer::new(
             data.clone(),
             endpoint.clone(),
-            boot_id,
+            boot_id.clone(),
             current,
             expired.clone(),
         );
@@ -274,6 +274,7 @@ impl Agent {
             endpoint,
             identity,
             expired,
+            boot_id,
             incarnation: format!("{:032x}", rand::random::<u128>()),
             board: role.board,
             events: events.clone(),

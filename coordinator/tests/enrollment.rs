@@ -10,12 +10,16 @@ mod common;
 use std::time::Duration;
 
 use berth_coordinator::pki::Authority;
+use berth_proto::COORDINATOR_NAME;
 use berth_proto::v1::agents_client::AgentsClient;
 use berth_proto::v1::enrollment_client::EnrollmentClient;
 use berth_proto::v1::{FetchBlobRequest, RenewRequest};
 use common::{Node, Running, code, csr, sign};
 use rcgen::KeyPair;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::Code;
 
 /// A request whose signature is wrong.
@@ -142,7 +146,31 @@ async fn only_nodes_certificates_of_this_fleet_within_their_time_are_taken() {
     let expired = sign(&authority, "n1", &key, Duration::ZERO);
     tokio::time::sleep(Duration::from_millis(1100)).await;
     fetch(&running, Some((&expired, &key))).await.unwrap_err();
+    for _ in 0..20 {
+        let told = told(&running, &expired, &key).await.to_string();
+        assert!(told.contains("CertificateExpired"), "{told}");
+    }
     running.stop().await;
+}
+
+/// What TLS says to a node that has sent a good deal by the time at which its certificate is refused: by that word it
+/// renews, so it must not get lost.
+async fn told(running: &Running, chain: &str, key: &KeyPair) -> std::io::Error {
+    use rustls::pki_types::pem::PemObject;
+    let ca = [CertificateDer::from_pem_slice(running.ca().as_bytes()).unwrap()];
+    let chain = CertificateDer::pem_slice_iter(chain.as_bytes());
+    let chain = chain.collect::<Result<Vec<_>, _>>().unwrap();
+    let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+    let tls = berth_trust::client(&ca).unwrap();
+    let tls = tls.with_client_auth_cert(chain, key).unwrap();
+    let tcp = TcpStream::connect(running.address).await.unwrap();
+    let name = ServerName::try_from(COORDINATOR_NAME).unwrap();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(tls));
+    let mut stream = connector.connect(name, tcp).await.unwrap();
+    // That these are lost is no wonder.
+    let _ = stream.write_all(&[0; 16 * 1024]).await;
+    let _ = stream.flush().await;
+    stream.read_to_end(&mut Vec::new()).await.unwrap_err()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -95,6 +95,7 @@ pub async fn join(data: &DataDir, request: JoinRequest<'_>) -> Result<Joined, Id
         certificate: &reply.certificate,
         ca: &reply.ca,
         ca_key_hash: &request.token.ca_key_hash,
+        renew_after: Duration::from_millis(reply.renew_after_ms),
     };
     let instance = reply
         .instance

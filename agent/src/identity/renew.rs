@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use berth_proto::v1;
 use berth_proto::v1::enrollment_client::EnrollmentClient;
+use futures_util::FutureExt;
 use tokio::sync::{Notify, watch};
 
 use super::join::answer;
@@ -34,11 +35,12 @@ pub async fn renew(
         certificate: &reply.certificate,
         ca: &reply.ca,
         ca_key_hash: &identity.ca_key_hash,
+        renew_after: Duration::from_millis(reply.renew_after_ms),
     };
     accept(data, &identity.key, &issued, boot_id, clock::now())
 }
 
-/// Renews at two thirds of the certificate's life, and when told that it does not pass any more.
+/// Renews when the coordinator said that it is time, and when told that the certificate does not pass any more.
 #[derive(Debug)]
 pub struct Renewer {
     data: DataDir,
@@ -49,8 +51,8 @@ pub struct Renewer {
 }
 
 impl Renewer {
-    /// Of the identity in `current`, which it replaces. `refused`: the coordinator said that the
-    /// certificate has expired, whatever this machine's clock says.
+    /// Of the identity in `current`, which it replaces. `refused`: the certificate does not pass any more, or may not,
+    /// whatever this machine's clock says.
     pub fn new(
         data: DataDir,
         endpoint: String,
@@ -84,7 +86,7 @@ impl Renewer {
 
     async fn renew_until_done(&self, identity: &Identity) {
         let most =
-            (identity.validity.life() / 20).clamp(Duration::from_secs(1), Duration::from_secs(300));
+            (identity.renew_after / 20).clamp(Duration::from_secs(1), Duration::from_secs(300));
         let mut backoff = Backoff::new(Duration::from_millis(500), most);
         loop {
             match renew(&self.data, identity, &self.endpoint, &self.boot_id).await {
@@ -93,6 +95,8 @@ impl Renewer {
                         until = renewed.validity.until.rfc3339(),
                         "renewed the node's certificate"
                     );
+                    // What was said of the old one until now is not said of this one.
+                    let _ = self.refused.notified().now_or_never();
                     self.current.send_replace(Arc::new(renewed));
                     return;
                 }
@@ -103,7 +107,11 @@ impl Renewer {
                     };
                     let error = crate::chain(&error);
                     tracing::warn!(error, again_in = ?wait, "cannot renew the node's certificate");
-                    tokio::time::sleep(wait).await;
+                    // The session tries more often, and so knows sooner that the coordinator is back.
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        () = self.refused.notified() => {}
+                    }
                 }
             }
         }

@@ -1,5 +1,7 @@
 //! TLS connections to the coordinator: always in its fixed name, whatever the address.
 
+mod heard;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::identity::{Identity, PinnedCa};
+use heard::{Heard, Word};
 
 /// Longest time for TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,6 +66,7 @@ pub fn normalize(endpoint: &str) -> Result<String, ConnectError> {
 pub struct Dialer {
     endpoint: String,
     tls: Arc<ClientConfig>,
+    word: Word,
 }
 
 impl Dialer {
@@ -96,7 +100,14 @@ impl Dialer {
         Self {
             endpoint: endpoint.to_owned(),
             tls: Arc::new(tls),
+            word: Word::default(),
         }
+    }
+
+    /// Whether the coordinator has refused a connection because the certificate has expired or is not valid yet, by its
+    /// clock. It says so after the handshake, when requests fail already in other words.
+    pub fn expired(&self) -> bool {
+        self.word.is_expired()
     }
 
     /// Connects once; the channel does not reconnect to anything else than the same endpoint with the
@@ -110,8 +121,8 @@ impl Dialer {
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .keep_alive_while_idle(true);
-        let (address, tls) = (self.endpoint.clone(), self.tls.clone());
-        let connector = tower::service_fn(move |_: Uri| dial(address.clone(), tls.clone()));
+        let dialer = self.clone();
+        let connector = tower::service_fn(move |_: Uri| dial(dialer.clone()));
         endpoint
             .connect_with_connector(connector)
             .await
@@ -123,14 +134,14 @@ impl Dialer {
 }
 
 async fn dial(
-    address: String,
-    tls: Arc<ClientConfig>,
-) -> io::Result<TokioIo<tokio_rustls::client::TlsStream<TcpStream>>> {
-    let tcp = TcpStream::connect(&address).await?;
+    dialer: Dialer,
+) -> io::Result<TokioIo<Heard<tokio_rustls::client::TlsStream<TcpStream>>>> {
+    let tcp = TcpStream::connect(&dialer.endpoint).await?;
     tcp.set_nodelay(true)?;
     let name = ServerName::try_from(COORDINATOR_NAME).map_err(io::Error::other)?;
-    let stream = TlsConnector::from(tls).connect(name, tcp).await?;
-    Ok(TokioIo::new(stream))
+    let stream = TlsConnector::from(dialer.tls).connect(name, tcp).await;
+    let stream = stream.inspect_err(|error| dialer.word.note(error))?;
+    Ok(TokioIo::new(Heard::new(stream, dialer.word)))
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {

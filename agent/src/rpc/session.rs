@@ -21,6 +21,7 @@ use super::connect::{ConnectError, Dialer};
 use super::machine::Machine;
 use super::statistics::Collector;
 use crate::backoff::Backoff;
+use crate::clock;
 use crate::identity::Identity;
 use crate::reconcile::Event;
 use crate::relay::Relay;
@@ -44,8 +45,10 @@ pub struct Session {
     pub endpoint: String,
     /// Who this node is; changes when the certificate is renewed.
     pub identity: watch::Receiver<Arc<Identity>>,
-    /// Notified when the coordinator says that the certificate has expired.
+    /// Notified when the certificate does not pass any more, or may not.
     pub expired: Arc<Notify>,
+    /// Which boot this is.
+    pub boot_id: String,
     /// Random, of this agent process.
     pub incarnation: String,
     /// What is to be reported.
@@ -69,6 +72,8 @@ enum Ended {
     Connect(#[from] ConnectError),
     #[error("{}", describe(.0))]
     Status(Box<tonic::Status>),
+    #[error("the coordinator says that this node's certificate has expired, or is not valid yet")]
+    Expired(#[source] Box<Ended>),
     #[error("the coordinator ended the session")]
     Closed,
     #[error("the coordinator does not answer")]
@@ -90,13 +95,15 @@ fn describe(status: &tonic::Status) -> String {
     format!("{:?}: {}", status.code(), status.message())
 }
 
-/// Whether the coordinator said, in whatever layer, that the node's certificate has expired.
-fn is_expired(ended: &Ended) -> bool {
-    let text = match ended {
-        Ended::Status(status) => crate::chain(&**status),
-        other => crate::chain(other),
-    };
-    text.contains("CertificateExpired") || text.contains("certificate expired")
+/// Whether it may be the certificate for which there was no session. That is what the coordinator says while it closes the
+/// connection, so its word may be lost; then a renewal that is `due` is a likelier cure than waiting.
+fn needs_renewal(ended: &Ended, due: bool) -> bool {
+    match ended {
+        Ended::Expired(_) => true,
+        // The coordinator has taken the certificate.
+        Ended::Refused { .. } => false,
+        _ => due,
+    }
 }
 
 /// Longest wait between two attempts where the lease does not ask for a shorter one.
@@ -115,17 +122,23 @@ struct Welcomed {
 
 impl Session {
     /// Runs for ever.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let mut backoff = Backoff::new(Duration::from_millis(200), LONGEST_WAIT);
         let mut collector = Collector::new(self.runtimes.clone(), self.machine.clone());
         loop {
             let mut welcomed = None;
-            let ended = match self.once(&mut collector, &mut welcomed).await {
+            let identity = self.identity.borrow_and_update().clone();
+            let ended = match self.once(&identity, &mut collector, &mut welcomed).await {
                 Ok(never) => match never {},
                 Err(Ended::Ending) => return,
                 Err(ended) => ended,
             };
             self.channel.send_replace(None);
+            let due = identity.renewal_in(&self.boot_id, clock::now(), clock::wall());
+            let newest = !self.identity.has_changed().unwrap_or(false);
+            if welcomed.is_none() && newest && needs_renewal(&ended, due.is_zero()) {
+                self.expired.notify_one();
+            }
             let mut spread = Duration::ZERO;
             if let Some(welcomed) = welcomed {
                 // However long the coordinator is away: once it is back, its lease must not be over
@@ -137,33 +150,47 @@ impl Session {
                 spread = welcomed.spread.min(third);
             }
             let error = crate::chain(&ended);
-            if is_expired(&ended) {
-                self.expired.notify_one();
+            if let Ended::Refused { code, message } = ended {
+                let wait = refusal_wait(&code);
+                tracing::warn!(error, again_in = ?wait, "no session with the coordinator");
+                // If nobody listens any more, the agent is ending.
+                let _ = self.events.send(Event::Refused { code, message }).await;
+                tokio::time::sleep(wait).await;
+                continue;
             }
-            let wait = match &ended {
-                Ended::Refused { code, message } => {
-                    let (code, message) = (code.clone(), message.clone());
-                    let wait = refusal_wait(&code);
-                    // If nobody listens any more, the agent is ending.
-                    let _ = self.events.send(Event::Refused { code, message }).await;
-                    wait
-                }
-                _ => backoff
-                    .wait()
-                    .max(spread.mul_f64(rand::random_range(0.0..=1.0))),
-            };
+            let wait = backoff
+                .wait()
+                .max(spread.mul_f64(rand::random_range(0.0..=1.0)));
             tracing::warn!(error, again_in = ?wait, "no session with the coordinator");
-            tokio::time::sleep(wait).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                // With a fresh certificate there is nothing to wait for.
+                Ok(()) = self.identity.changed() => {}
+            }
         }
     }
 
     async fn once(
         &self,
+        identity: &Identity,
         collector: &mut Collector,
         welcomed: &mut Option<Welcomed>,
     ) -> Result<std::convert::Infallible, Ended> {
-        let identity = self.identity.borrow().clone();
-        let channel = Dialer::mutual(&self.endpoint, &identity)?.connect().await?;
+        let dialer = Dialer::mutual(&self.endpoint, identity)?;
+        let session = self.over(&dialer, collector, welcomed);
+        session.await.map_err(|ended| match ended {
+            ended if dialer.expired() => Ended::Expired(Box::new(ended)),
+            ended => ended,
+        })
+    }
+
+    async fn over(
+        &self,
+        dialer: &Dialer,
+        collector: &mut Collector,
+        welcomed: &mut Option<Welcomed>,
+    ) -> Result<std::convert::Infallible, Ended> {
+        let channel = dialer.connect().await?;
         let (out, queue) = mpsc::channel(64);
         let (accepted, instances, facts) = self.board.begin();
         let hello = v1::Hello {
@@ -386,4 +413,26 @@ fn refusal_wait(code: &str) -> Duration {
         _ => 15,
     };
     Duration::from_secs(seconds).mul_f64(rand::random_range(0.5..1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_renewed_when_it_is_refused_or_may_be() {
+        let refused = Ended::Refused {
+            code: "removed".to_owned(),
+            message: "removed".to_owned(),
+        };
+        for (ended, due, wanted) in [
+            (Ended::Expired(Box::new(Ended::Closed)), false, true),
+            (Ended::Closed, false, false),
+            (Ended::Closed, true, true),
+            (Ended::Silent, true, true),
+            (refused, true, false),
+        ] {
+            assert_eq!(needs_renewal(&ended, due), wanted, "{ended:?}, {due}");
+        }
+    }
 }

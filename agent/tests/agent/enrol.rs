@@ -52,7 +52,10 @@ async fn a_node_joins_and_keeps_its_key_to_itself() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_certificate_is_renewed_and_sessions_go_on_past_its_first_life() {
     let mut coordinator = Coordinator::start().await;
-    coordinator.with(|state| state.certificate_life = Duration::from_secs(9));
+    coordinator.with(|state| {
+        state.certificate_life = Duration::from_secs(3);
+        state.renew_after_ms = 2_000;
+    });
     let _node = Node::running(&coordinator);
     coordinator.hello(1).await;
     until_true("two renewals", || {
@@ -74,6 +77,24 @@ async fn an_expired_certificate_is_renewed() {
     node.run();
     coordinator.hello(1).await;
     assert!(coordinator.with(|state| state.renewals) >= 1);
+}
+
+/// Whatever this machine thinks of it: the coordinator's clock may be another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_only_the_coordinator_finds_expired_is_renewed() {
+    let coordinator = Coordinator::start().await;
+    coordinator.with(|state| {
+        state.certificate_life = Duration::from_secs(1);
+        state.renew_after_ms = 3_600_000;
+    });
+    let mut node = Node::joined(&coordinator);
+    coordinator.with(|state| state.certificate_life = Duration::from_secs(3600));
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    node.run();
+    coordinator.hello(1).await;
+    assert!(coordinator.with(|state| state.renewals) >= 1);
+    let log = node.log();
+    assert!(log.contains("certificate has expired"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -146,6 +147,19 @@ impl Listener {
     }
 }
 
+/// Ends a connection whose peer was told in TLS what is wrong. It may have sent more by then, and a connection that is
+/// closed with something unread is reset: the peer would lose what it was told, as that its certificate has expired.
+async fn linger(mut tcp: TcpStream) {
+    const LONGEST: Duration = Duration::from_secs(1);
+    const MOST: u64 = 64 * 1024;
+    let read = async {
+        tcp.shutdown().await?;
+        tokio::io::copy(&mut tcp.take(MOST), &mut tokio::io::sink()).await
+    };
+    // Whatever comes of it, the connection is over.
+    let _ = tokio::time::timeout(LONGEST, read).await;
+}
+
 struct Server {
     acceptor: TlsAcceptor,
     router: Router,
@@ -158,11 +172,14 @@ impl Server {
     async fn connection(self: Arc<Self>, tcp: TcpStream, address: SocketAddr) {
         // Only a hint to the kernel; a connection without it works, too.
         let _ = tcp.set_nodelay(true);
-        let handshake = self.acceptor.accept(tcp);
+        let handshake = self.acceptor.accept(tcp).into_fallible();
         let tls = tokio::select! {
             result = tokio::time::timeout(self.limits.handshake, handshake) => match result {
                 Ok(Ok(tls)) => tls,
-                Ok(Err(error)) => return self.failed_handshake(address, &error),
+                Ok(Err((error, tcp))) => {
+                    self.failed_handshake(address, &error);
+                    return linger(tcp).await;
+                }
                 Err(_) => return self.failed_handshake(address, &"it took too long"),
             },
             () = self.shutdown.cancelled() => return,

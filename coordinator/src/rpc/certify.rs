@@ -7,7 +7,7 @@ use berth_model::id::GatewayName;
 use berth_proto::v1::{Certified, CertifyRelayRequest};
 use tonic::Status;
 
-use super::enrollment::parse;
+use super::enrollment::{parse, renew_after_ms};
 use super::status;
 use crate::control::{AgentName, Command, ConnectionId};
 use crate::edge::Edge;
@@ -57,6 +57,6 @@ fn certified(
     Ok(Certified {
         certificate: issued.pem,
         ca: edge.authority.pem().to_owned(),
-        renew_after_ms: u64::try_from((life * 2 / 3).as_millis()).unwrap_or(u64::MAX),
+        renew_after_ms: renew_after_ms(life),
     })
 }

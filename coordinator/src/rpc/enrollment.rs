@@ -1,6 +1,7 @@
 //! Joining and renewal: certificates for nodes' keys. Neither needs a client certificate.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_model::problem::Problem;
 use berth_proto::v1::enrollment_server::Enrollment;
@@ -25,6 +26,11 @@ impl Service {
             }
         }
     }
+}
+
+/// Two thirds of a certificate's life. Its dates do not say that: it counts as valid some time before it was made.
+pub(super) fn renew_after_ms(life: Duration) -> u64 {
+    u64::try_from((life * 2 / 3).as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(super) fn parse(csr: &[u8]) -> Result<VerifiedCsr, Status> {
@@ -62,6 +68,7 @@ impl Enrollment for Service {
             certificate,
             ca: self.0.authority.pem().to_owned(),
             instance: joined.instance.map(Into::into),
+            renew_after_ms: renew_after_ms(self.0.settings.node_certificate_life),
         }))
     }
 
@@ -79,6 +86,7 @@ impl Enrollment for Service {
         Ok(Response::new(RenewReply {
             certificate: self.sign(&csr, &name.label())?,
             ca: self.0.authority.pem().to_owned(),
+            renew_after_ms: renew_after_ms(self.0.settings.node_certificate_life),
         }))
     }
 }

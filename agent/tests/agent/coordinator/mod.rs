@@ -28,6 +28,8 @@ pub(crate) struct State {
     pub(crate) pki: Pki,
     pub(crate) secret: String,
     pub(crate) certificate_life: Duration,
+    /// When nodes shall renew; 0: they are not told.
+    pub(crate) renew_after_ms: u64,
     /// What the welcome says of it; empty as from a coordinator that knows no relays.
     pub(crate) transport: String,
     pub(crate) joins: u32,
@@ -97,6 +99,7 @@ impl Coordinator {
             pki: Pki::new(),
             secret: "s3cret".to_owned(),
             certificate_life: Duration::from_secs(3600),
+            renew_after_ms: 0,
             transport: String::new(),
             joins: 0,
             renewals: 0,

@@ -55,6 +55,7 @@ impl v1::enrollment_server::Enrollment for Service {
                 certificate: state.pki.sign(&request.csr, name, state.certificate_life),
                 ca: state.pki.ca_pem(),
                 instance,
+                renew_after_ms: state.renew_after_ms,
             }))
         })
     }
@@ -69,6 +70,7 @@ impl v1::enrollment_server::Enrollment for Service {
             Ok(Response::new(v1::RenewReply {
                 certificate: state.pki.sign(&csr, "n1", state.certificate_life),
                 ca: state.pki.ca_pem(),
+                renew_after_ms: state.renew_after_ms,
             }))
         })
     }
