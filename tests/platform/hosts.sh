@@ -36,7 +36,10 @@ build() {
     [ -e "$MADE/disk.img" ] && [ -e "$MADE/linux" ] && return
     install_missing debootstrap=debootstrap busybox=busybox-static mkfs.ext4=e2fsprogs ip=iproute2 nsenter=util-linux
     say "making the disk of test hosts, once"
-    rm -rf "$CACHE/hosts" && mkdir -p "$CACHE/hosts"
+    mkdir -p "$CACHE/hosts"
+    # Another checkout may use another one; those that nobody has used for a day go.
+    find "$CACHE/hosts" -mindepth 1 -maxdepth 1 -mmin +1440 -exec rm -rf {} +
+    rm -rf "$MADE.new"
     make_image "$MADE.new"
     mv "$MADE.new" "$MADE"
 }
@@ -92,14 +95,14 @@ run_on() { # I COMMAND…
     # The last line is the status; the one before it ends with the newline that precedes the status.
     # shellcheck disable=SC2016
     timeout "$PATIENCE" nsenter "--net=/run/netns/$NS" bash -c 'exec 3<>"/dev/tcp/10.99.0.$1/2222" || exit 255
-        echo "$2" >&3; rc=255 last= have=
+        printf "%s\0" "$2" >&3; rc=255 last= have=
         while IFS= read -r line <&3; do
             case $line in $'"'\001'"'rc=*) rc=${line#*=}; break ;; esac
             [ -z "$have" ] || printf "%s\n" "$last"
             last=$line have=1
         done
         [ -z "$last" ] || printf "%s\n" "$last"
-        exit $rc' - "$i" "$(base64 -w0 <<<"$script")"
+        exit $rc' - "$i" "$script"
 }
 
 put() { # I FILE PATH
@@ -135,7 +138,7 @@ sweep() {
 
 up() { # N
     [ ! -e "$RUN/owner" ] || fail "$RUN is up already"
-    (lock hosts && build) || exit 1
+    (lock hosts && build && touch "$MADE") || exit 1
     sweep
     mkdir -p "$RUN/share"
     echo "${BERTH_HOSTS_OWNER:-1} $(started "${BERTH_HOSTS_OWNER:-1}")" >"$RUN/owner"

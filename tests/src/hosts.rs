@@ -2,6 +2,7 @@
 //! of its own. The test is a machine on their network, too.
 
 mod install;
+mod shell;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -112,8 +113,7 @@ impl Hosts {
 
     /// Runs a bash script on a host as root; its output, standard error included. Fails as the script does.
     pub fn exec(&self, host: usize, script: &str) -> Result<String> {
-        self.script(&["exec", &host.to_string(), script])
-            .with_context(|| format!("on host {host}"))
+        shell::run(&self.address(host), script).with_context(|| format!("on host {host}"))
     }
 
     /// Whether a bash script on a host ends with success.
@@ -150,9 +150,14 @@ impl Hosts {
 
     /// Copies a file to a host, with its mode.
     pub fn put(&self, host: usize, file: &Path, path: &str) -> Result<()> {
-        let file = file.to_str().context("a path that is not UTF-8")?;
-        self.script(&["put", &host.to_string(), file, path])
-            .map(|_| ())
+        let shared = tempfile::NamedTempFile::new_in(self.share())?;
+        std::fs::copy(file, shared.path())?;
+        let name = shared.path().file_name().context("a name")?;
+        let (name, fresh) = (name.to_string_lossy(), format!("{path}.new"));
+        let script = format!(
+            "mkdir -p $(dirname {path}) && cp -p {SHARE}/{name} {fresh} && mv {fresh} {path}"
+        );
+        self.exec(host, &script).map(|_| ())
     }
 
     /// Writes a text file on a host.

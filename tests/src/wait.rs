@@ -9,6 +9,10 @@ use anyhow::{Result, bail};
 /// Longest wait for anything in a test: far beyond what a loaded machine needs.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// Pauses between two questions are as long as the question took, within these limits.
+const SHORTEST: Duration = Duration::from_millis(20);
+const LONGEST: Duration = Duration::from_millis(500);
+
 /// Asks `probe` until it says yes; fails after [`PATIENCE`] with what it last said.
 pub async fn until<F, T>(what: &str, mut probe: impl FnMut() -> F) -> Result<()>
 where
@@ -32,6 +36,7 @@ where
 {
     let began = Instant::now();
     loop {
+        let asked = Instant::now();
         let last = match probe().await {
             Ok(Some(value)) => return Ok(value),
             Ok(None) => "nothing yet".to_owned(),
@@ -40,6 +45,8 @@ where
         if began.elapsed() > PATIENCE {
             bail!("waited {PATIENCE:?} for {what}; last: {last}");
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        // A question that costs much is not asked all the time: what is waited for needs the machine, too.
+        let pause = asked.elapsed().clamp(SHORTEST, LONGEST);
+        tokio::time::sleep(pause).await;
     }
 }

@@ -18,7 +18,10 @@ pub(super) fn is_installed() -> bool {
 
 /// Has systemd run the agent, now and at every boot. Returns when the agent is ready.
 pub(super) fn start() -> Result<()> {
-    systemctl(&["--quiet", "enable", UNIT])?;
+    // The package has enabled it, unless somebody has disabled it since.
+    if systemctl(&["--quiet", "is-enabled", UNIT]).is_err() {
+        systemctl(&["--quiet", "enable", UNIT])?;
+    }
     systemctl(&["restart", UNIT])
 }
 
