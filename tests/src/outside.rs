@@ -1,6 +1,5 @@
 //! What tests need from outside the workspace: model servers, interpreters, models.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,16 +21,8 @@ pub fn tests_folder() -> PathBuf {
 
 /// Notes that a test (or the real part of one) did not run: `cargo xtask test` lists these last.
 pub fn skip(name: &str, why: &str) -> Result<()> {
-    eprintln!("skipped {name}: {why}");
-    let Some(list) = std::env::var_os("BERTH_SKIPPED") else {
-        return Ok(());
-    };
-    let mut list = std::fs::File::options()
-        .create(true)
-        .append(true)
-        .open(list)?;
-    // One write, so that lines of tests that run at once do not mix.
-    Ok(list.write_all(format!("{name}: {why}\n").as_bytes())?)
+    berth_skipped::skip(name, why);
+    Ok(())
 }
 
 /// Where `name` is on PATH.

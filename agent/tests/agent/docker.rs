@@ -1,7 +1,6 @@
 //! Containers under the real agent, with a real Docker daemon: the one that `DOCKER_HOST` names, or this machine's own.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -53,15 +52,7 @@ async fn docker() -> Option<(Docker, String)> {
     match connect(socket).await {
         Ok(docker) => Some((docker, socket.to_owned())),
         Err(error) => {
-            if let Some(list) = std::env::var_os("BERTH_SKIPPED") {
-                let mut list = std::fs::File::options()
-                    .create(true)
-                    .append(true)
-                    .open(list)
-                    .unwrap();
-                list.write_all(format!("docker: {error}\n").as_bytes())
-                    .unwrap();
-            }
+            berth_skipped::skip("docker", &error.to_string());
             None
         }
     }

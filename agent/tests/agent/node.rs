@@ -140,7 +140,7 @@ impl Node {
             .status();
         node.mounted = mounted.is_ok_and(|status| status.success());
         if !node.mounted {
-            eprintln!("skipped: a small file system cannot be mounted here");
+            berth_skipped::skip("small-disk", "a file system cannot be mounted here");
             return None;
         }
         let output = node.join(&coordinator.endpoint(), &coordinator.token());

@@ -22,10 +22,10 @@ pub(crate) fn on_small_disk(var: &str, test: &str) {
             assert!(told.contains("1 passed"), "{told}");
         }
         Ok(output) if output.status.code() == Some(77) || refused(&output.stderr) => {
-            eprintln!("skipped: a small file system cannot be mounted here");
+            berth_skipped::skip("small-disk", "a file system cannot be mounted here");
         }
         Ok(output) => panic!("{output:?}"),
-        Err(error) => eprintln!("skipped: no unshare: {error}"),
+        Err(error) => berth_skipped::skip("small-disk", &format!("no unshare: {error}")),
     }
 }
 

@@ -33,16 +33,7 @@ pub(crate) struct World {
 }
 
 fn skip(why: &str) {
-    use std::io::Write;
-    let line = format!("kubernetes: {why}\n");
-    if let Ok(path) = std::env::var("BERTH_SKIPPED") {
-        let file = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path);
-        let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
-    }
-    eprint!("skipped: {line}");
+    berth_skipped::skip("kubernetes", why);
 }
 
 /// The folder of the cluster that `tests/platform/kubernetes.sh` has started, if it is up.
