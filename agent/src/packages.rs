@@ -2,6 +2,7 @@
 
 mod cache;
 mod fetch;
+mod sandbox;
 mod venv;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ use crate::disk::{self, Disk};
 use crate::limit::Limit;
 use crate::reconcile::Event;
 use crate::rpc::machine::Machine;
+use crate::runtime::Runtime;
 
 pub(crate) use cache::Cache;
 
@@ -59,7 +61,6 @@ pub struct Wanted {
 }
 
 /// Fetches and keeps packages.
-#[derive(Debug)]
 pub struct Packages {
     store: PathBuf,
     blobs: PathBuf,
@@ -72,10 +73,11 @@ pub struct Packages {
     cache: Arc<Cache>,
     room: Arc<Disk>,
     limit: Option<Arc<Limit>>,
+    runtime: Option<Arc<dyn Runtime>>,
 }
 
 /// What packages share with others.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Shared {
     /// The connection to the coordinator, while there is one.
     pub(crate) channel: watch::Receiver<Option<Channel>>,
@@ -89,6 +91,8 @@ pub(crate) struct Shared {
     pub(crate) limit: Option<Arc<Limit>>,
     /// Most bytes of all packages, unless instances use more.
     pub(crate) budget: u64,
+    /// Runs what a package brings along for its Python environment; none: there are no such environments.
+    pub(crate) runtime: Option<Arc<dyn Runtime>>,
 }
 
 impl Packages {
@@ -103,7 +107,7 @@ impl Packages {
             );
         }
         sweep_archives(&data.blobs(), wanted);
-        venv::sweep(&venvs, &store);
+        venv::sweep(&venvs, &store, shared.runtime.as_ref());
         let cache = Cache::new(store.clone(), venvs.clone(), shared.budget, shared.machine);
         Self {
             store,
@@ -117,6 +121,7 @@ impl Packages {
             cache: Arc::new(cache),
             room: shared.room,
             limit: shared.limit,
+            runtime: shared.runtime,
         }
     }
 
@@ -159,6 +164,7 @@ impl Packages {
             cache: self.cache.clone(),
             room: self.room.clone(),
             limit: self.limit.clone(),
+            runtime: self.runtime.clone(),
         };
         let turns = self.turns.clone();
         tokio::spawn(async move {
@@ -224,6 +230,7 @@ struct Job {
     cache: Arc<Cache>,
     room: Arc<Disk>,
     limit: Option<Arc<Limit>>,
+    runtime: Option<Arc<dyn Runtime>>,
 }
 
 /// How often an archive that comes damaged is fetched anew before that is told as final.
@@ -286,7 +293,14 @@ impl Job {
         }
         if self.wanted.venv && venv::find(&self.venvs, digest).is_none() {
             trouble("its Python environment is being made from requirements.txt".to_owned()).await;
-            venv::make(&self.venvs, digest, &package).await?;
+            let runtime = self.runtime.as_ref();
+            let runtime = runtime.ok_or_else(|| {
+                Problem::here(
+                    "this agent starts no processes, as making its Python environment needs"
+                        .to_owned(),
+                )
+            })?;
+            venv::make(&self.venvs, digest, &package, runtime).await?;
             self.added().await;
         }
         Ok(())

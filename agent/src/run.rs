@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use berth_agent_plan::Settings;
-use berth_model::node::Facts;
+use berth_model::node::{Facts, RuntimeKind};
 use berth_shim::spec::LogSpec;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -157,9 +157,9 @@ impl Stores {
         config: &Config,
         data: &DataDir,
         ledger: &Ledger,
+        runtimes: &Runtimes,
         machine: &Arc<Machine>,
-        connected: &watch::Receiver<Option<Channel>>,
-        events: &mpsc::Sender<Event>,
+        (connected, events): (&watch::Receiver<Option<Channel>>, &mpsc::Sender<Event>),
     ) -> Self {
         let desired = ledger.desired().into_iter().flatten();
         let archives = desired.map(|(_, spec)| spec.blob).collect();
@@ -172,6 +172,7 @@ impl Stores {
             machine: machine.clone(),
             limit: limit.clone(),
             budget: config.package_budget.0,
+            runtime: runtimes.get(RuntimeKind::Process).ok().cloned(),
         };
         Self {
             packages: Packages::open(data, &archives, shared),
@@ -229,7 +230,8 @@ impl Agent {
         let logs = Shipper::new(commands, connected.clone(), events.clone())
             .map_err(system("watch log folders"))?;
         tracing::info!(node = %identity.name, data = ?data.root(), "berth-agent");
-        let stores = Stores::open(config, data, &role.ledger, &machine, &connected, &events);
+        let wires = (&connected, &events);
+        let stores = Stores::open(config, data, &role.ledger, &runtimes, &machine, wires);
         // A Pod's disk is Kubernetes' business, and there is no relay.
         let on_node = role.inside.is_none();
         let watch_disk = on_node.then(|| stores.watch(role.board.clone()));

@@ -2,20 +2,22 @@
 //!
 //! An environment names its own folder in its programs, so it cannot be moved: it is made at its final place,
 //! `venvs/DIGEST/RANDOM`, and found through the link `venvs/DIGEST/current`, which appears when it is complete. What was
-//! interrupted is therefore never used, not even if its pip should still be at work.
+//! interrupted is therefore never used, and its pip is ended by the next agent.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use berth_model::digest::PackageDigest;
 use tokio::process::Command;
 
 use super::Problem;
-use crate::files::{make_dir, remove_dir};
+use super::sandbox::{self, Program};
+use crate::files::{make_dir, remove_dir, replace};
+use crate::runtime::Runtime;
 use crate::tools;
 
 /// What a package says it needs.
@@ -30,8 +32,8 @@ const CURRENT: &str = "current";
 /// How long making one may take.
 const DEADLINE: Duration = Duration::from_secs(15 * 60);
 
-/// How much of the end of pip's output is looked at.
-const TAIL: u64 = 16 * 1024;
+/// What says by which Python an environment was made.
+const CONFIG: &str = "pyvenv.cfg";
 
 /// The environment of a package, if it is there and this machine's Python can still use it.
 pub(super) fn find(root: &Path, digest: PackageDigest) -> Option<PathBuf> {
@@ -50,6 +52,7 @@ pub(super) async fn make(
     root: &Path,
     digest: PackageDigest,
     package: &Path,
+    runtime: &Arc<dyn Runtime>,
 ) -> Result<(), Problem> {
     let python = tools::python().ok_or_else(|| Problem {
         text:
@@ -63,15 +66,7 @@ pub(super) async fn make(
     make_dir(&folder).map_err(|error| Problem::here(crate::chain(&error)))?;
     let name = format!("{:08x}", rand::random::<u32>());
     let venv = folder.join(&name);
-    let made = tokio::time::timeout(DEADLINE, fill(&python, &venv, package)).await;
-    let made = made.unwrap_or_else(|_| {
-        Err(Problem {
-            text: format!("making its Python environment took longer than {DEADLINE:?}"),
-            permanent: false,
-            node: true,
-            full: false,
-        })
-    });
+    let made = fill(&python, &venv, (digest, package), runtime).await;
     let (root, kept) = (root.to_owned(), made.is_ok().then_some(name));
     let finished = tokio::task::spawn_blocking(move || finish(&root, &folder, kept.as_deref()));
     let finished = finished
@@ -98,26 +93,28 @@ fn finish(root: &Path, folder: &Path, name: Option<&str>) -> std::io::Result<()>
     Ok(())
 }
 
-async fn fill(python: &Path, venv: &Path, package: &Path) -> Result<(), Problem> {
+async fn fill(
+    python: &Path,
+    venv: &Path,
+    (digest, package): (PackageDigest, &Path),
+    runtime: &Arc<dyn Runtime>,
+) -> Result<(), Problem> {
     let mut create = Command::new(python);
     create.args(["-m", "venv"]).arg(venv);
-    run(create, venv).await?.map_err(|said| Problem {
+    run(create).await?.map_err(|said| Problem {
         text: format!("python3 cannot make a virtual environment: {said}"),
         permanent: !no_room(&said),
         node: true,
         full: no_room(&said),
     })?;
-    let wheels = package.join(WHEELS);
-    let offline = wheels.is_dir();
-    let mut pip = Command::new(venv.join("bin/python3"));
-    pip.args(["-m", "pip", "install", "--no-input"]);
-    pip.args(["--disable-pip-version-check", "--requirement", REQUIREMENTS]);
-    if offline {
-        pip.args(["--no-cache-dir", "--no-index", "--find-links"]);
-        pip.arg(&wheels);
-    }
-    pip.current_dir(package);
-    run(pip, venv).await?.map_err(|said| {
+    let config = venv.join(CONFIG);
+    let unread = |error| Problem::of_disk("read", &config, &error);
+    let made_by = std::fs::read(&config).map_err(unread)?;
+    let offline = package.join(WHEELS).is_dir();
+    let done = sandbox::run(runtime, pip(venv, (digest, package), offline)).await?;
+    // It says to the agent where Python is; what was installed has no say in that.
+    replace(&config, &made_by, 0o644).map_err(|error| Problem::here(crate::chain(&error)))?;
+    done.map_err(|said| {
         let hint = match offline {
             true => "make wheels/ complete (pip download -d wheels -r requirements.txt) and push a new version",
             false => "correct requirements.txt, or bring the wheels along in wheels/, and push a new version",
@@ -134,78 +131,87 @@ async fn fill(python: &Path, venv: &Path, package: &Path) -> Result<(), Problem>
     })
 }
 
+/// Installs what a package asks for. That may run whatever its author likes.
+fn pip<'a>(
+    venv: &'a Path,
+    (digest, package): (PackageDigest, &'a Path),
+    offline: bool,
+) -> Program<'a> {
+    let python = venv.join("bin/python3").to_string_lossy().into_owned();
+    let mut argv = vec![python, "-m".to_owned(), "pip".to_owned()];
+    // Nothing is kept between packages: one could leave something there for another.
+    let always = [
+        "install",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--no-cache-dir",
+    ];
+    argv.extend(always.map(str::to_owned));
+    argv.extend(["--requirement", REQUIREMENTS].map(str::to_owned));
+    if offline {
+        argv.extend(["--no-index", "--find-links"].map(str::to_owned));
+        argv.push(package.join(WHEELS).to_string_lossy().into_owned());
+    }
+    Program {
+        name: "pip",
+        purpose: format!("venv-{}", &digest.hex()[..16]),
+        argv,
+        cwd: package,
+        folder: venv,
+        readable: tools::python_of(venv).into_iter().collect(),
+        online: !offline,
+        deadline: DEADLINE,
+    }
+}
+
 /// Whether a program said that the disk is full.
 fn no_room(said: &str) -> bool {
     said.contains("No space left on device") || said.contains("Disk quota exceeded")
 }
 
-/// Runs a program to its end. The inner error is the end of what it said.
-async fn run(mut command: Command, venv: &Path) -> Result<Result<(), String>, Problem> {
-    let log = venv.with_extension("log");
-    let failed = |error| Problem::here(format!("cannot run {command:?}: {error}"));
-    let output = File::create(&log).map_err(failed)?;
-    let errors = output.try_clone().map_err(failed)?;
+/// Runs a program of this machine to its end, which nothing of the package has a say in. The inner error is what it said.
+async fn run(mut command: Command) -> Result<Result<(), String>, Problem> {
     command
         .stdin(Stdio::null())
-        .stdout(output)
-        .stderr(errors)
-        .process_group(0)
+        .kill_on_drop(true)
         .env_remove("PYTHONHOME")
         .env_remove("PYTHONPATH");
-    let mut child = command
-        .spawn()
+    let made = tokio::time::timeout(DEADLINE, command.output()).await;
+    let output = made
+        .map_err(|_| Problem::here(format!("{command:?} took longer than {DEADLINE:?}")))?
         .map_err(|error| Problem::here(format!("cannot run {command:?}: {error}")))?;
-    let group = Group(child.id());
-    let status = child.wait().await;
-    drop(group);
-    let status = status.map_err(|error| Problem::here(format!("cannot wait for pip: {error}")))?;
-    if status.success() {
+    if output.status.success() {
         return Ok(Ok(()));
     }
-    Ok(Err(said(&log).unwrap_or_else(|| status.to_string())))
-}
-
-/// A program's process group, which ends with it: pip starts compilers.
-struct Group(Option<u32>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let group = self.0.and_then(|pid| i32::try_from(pid).ok());
-        if let Some(group) = group.and_then(rustix::process::Pid::from_raw) {
-            // In order, it is gone already.
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-        }
-    }
-}
-
-/// What a program said last: its errors if it marks some, else its last lines.
-fn said(log: &Path) -> Option<String> {
-    let mut file = File::open(log).ok()?;
-    let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))
-        .ok()?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).ok()?;
-    let text = String::from_utf8_lossy(&bytes);
+    let text =
+        [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
+    let text = text.concat();
     let lines: Vec<&str> = text
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty())
         .collect();
-    let errors: Vec<&str> = lines
-        .iter()
-        .filter_map(|line| line.strip_prefix("ERROR: "))
-        .collect();
-    let chosen = match errors.is_empty() {
-        true => &lines[lines.len().saturating_sub(6)..],
-        false => &errors[errors.len().saturating_sub(6)..],
-    };
-    (!chosen.is_empty()).then(|| chosen.join(" / "))
+    let last = lines[lines.len().saturating_sub(6)..].join(" / ");
+    Ok(Err(if last.is_empty() {
+        output.status.to_string()
+    } else {
+        last
+    }))
 }
 
 /// Deletes environments of packages that are not there, and all that was interrupted. At an agent's start.
-pub(super) fn sweep(root: &Path, packages: &Path) {
+pub(super) fn sweep(root: &Path, packages: &Path, runtime: Option<&Arc<dyn Runtime>>) {
     for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+        let left = std::fs::read_dir(entry.path())
+            .into_iter()
+            .flatten()
+            .flatten();
+        let starts = left
+            .map(|entry| entry.path())
+            .filter(|path| sandbox::is_start(path));
+        for (start, runtime) in starts.filter_map(|start| Some((start, runtime?))) {
+            sandbox::call_off(runtime, &start);
+        }
         if packages.join(entry.file_name()).is_dir() {
             tidy(&entry.path());
         } else {
@@ -238,7 +244,6 @@ pub(super) fn remove(path: &Path) {
         Ok(found) if found.is_dir() => remove_dir(path).map_err(|error| crate::chain(&error)),
         _ => std::fs::remove_file(path).map_err(|error| error.to_string()),
     };
-    // One whose pip is still at work, as the agent was killed: the next sweep has it.
     if let Err(error) = removed {
         tracing::warn!(
             ?path,
@@ -250,14 +255,109 @@ pub(super) fn remove(path: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
+    use crate::runtime::conformance;
+    use crate::runtime::process::ProcessRuntime;
+
+    /// A source that does what it likes while it is built, and leaves word of it.
+    const CURIOUS: &str = r#"
+import base64, hashlib, os, sys, zipfile
+def tries(what, do):
+    try:
+        do()
+        return what + ": yes"
+    except OSError:
+        return what + ": no"
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    data = os.environ["PIP_TEST_DATA"]
+    status = open("/proc/self/status").read().split("\n")
+    found = [line.replace("\t", " ") for line in status if line.startswith(("CapEff", "NoNewPrivs"))]
+    found.append(tries("key", lambda: open(data + "/key").read()))
+    found.append(tries("package", lambda: open(data + "/package/berth.toml", "a")))
+    found.append(tries("data", lambda: open(data + "/new", "w")))
+    found.append(tries("system", lambda: open("/etc/berth-new", "w")))
+    open(sys.prefix + "/found", "w").write("\n".join(found))
+    open(sys.prefix + "/pyvenv.cfg", "a").write("\nhome = /etc/berth/bin\n")
+    name = "curious-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(folder + "/" + name, "w") as wheel:
+        wheel.writestr("curious.py", "")
+        info = "curious-1.0.dist-info/"
+        wheel.writestr(info + "METADATA", "Metadata-Version: 2.1\nName: curious\nVersion: 1.0\n")
+        wheel.writestr(info + "WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(info + "RECORD", "")
+    return name
+"#;
+
+    #[tokio::test]
+    async fn what_is_installed_runs_with_no_more_rights_than_the_module() {
+        if !rustix::process::geteuid().is_root() {
+            berth_skipped::skip("isolation", "users and control groups need root");
+            return;
+        }
+        let data = root();
+        let at = |path: &str| data.path().join(path);
+        std::fs::create_dir_all(at("package/curious")).unwrap();
+        let project = "[build-system]\nrequires = []\nbuild-backend = \"curious\"\nbackend-path = [\".\"]\n\
+                       [project]\nname = \"curious\"\nversion = \"1.0\"\n";
+        let source = CURIOUS.replace(
+            "os.environ[\"PIP_TEST_DATA\"]",
+            &format!("{:?}", data.path().to_string_lossy()),
+        );
+        for (path, text) in [
+            ("key", "secret"),
+            ("package/berth.toml", ""),
+            ("package/requirements.txt", "./curious\n"),
+            ("package/curious/pyproject.toml", project),
+            ("package/curious/curious.py", &source),
+        ] {
+            std::fs::write(at(path), text).unwrap();
+        }
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(at("key"), mode).unwrap();
+        std::fs::create_dir(at("package/wheels")).unwrap();
+        let made = make(&at("venvs"), digest(1), &at("package"), &runtime()).await;
+        made.unwrap();
+        let venv = find(&at("venvs"), digest(1)).unwrap();
+        let found = std::fs::read_to_string(venv.join("found")).unwrap();
+        let expected = [
+            "CapEff: 0000000000000000",
+            "NoNewPrivs: 1",
+            "key: no",
+            "package: no",
+            "data: no",
+            "system: no",
+        ];
+        assert_eq!(found.lines().collect::<Vec<_>>(), expected);
+        // What it left is the agent's, and says nothing to it.
+        let left = std::fs::metadata(venv.join("found")).unwrap();
+        assert_eq!((left.uid(), left.mode() & 0o7777), (0, 0o644));
+        let config = std::fs::read_to_string(venv.join(CONFIG)).unwrap();
+        assert!(!config.contains("/etc/berth"), "{config}");
+        assert!(!venv.join(".home").exists());
+    }
 
     fn digest(n: u8) -> PackageDigest {
         PackageDigest::from_bytes([n; 32])
     }
 
+    fn runtime() -> Arc<dyn Runtime> {
+        let config = crate::config::IsolationConfig {
+            launcher: crate::config::LauncherChoice::Fork,
+            ..crate::config::IsolationConfig::default()
+        };
+        let (shim, data) = (conformance::shim(), conformance::data());
+        Arc::new(ProcessRuntime::isolated(shim, &config, &data).unwrap())
+    }
+
+    /// A folder of the agent's data.
+    fn root() -> tempfile::TempDir {
+        tempfile::tempdir_in(conformance::data()).unwrap()
+    }
+
     fn package(requirements: &str) -> tempfile::TempDir {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = root();
         std::fs::create_dir(dir.path().join(WHEELS)).unwrap();
         std::fs::write(dir.path().join(REQUIREMENTS), requirements).unwrap();
         dir
@@ -265,9 +365,11 @@ mod tests {
 
     #[tokio::test]
     async fn one_is_made_once_and_found_again_until_its_python_is_gone() {
-        let (root, package) = (tempfile::tempdir().unwrap(), package(""));
+        let (root, package) = (root(), package(""));
         assert_eq!(find(root.path(), digest(1)), None);
-        make(root.path(), digest(1), package.path()).await.unwrap();
+        make(root.path(), digest(1), package.path(), &runtime())
+            .await
+            .unwrap();
         let venv = find(root.path(), digest(1)).unwrap();
         assert!(venv.join("bin/pip").is_file());
         // What was interrupted is deleted, what is complete stays.
@@ -277,7 +379,7 @@ mod tests {
         let packages = tempfile::tempdir().unwrap();
         std::fs::create_dir(packages.path().join(digest(1).hex())).unwrap();
         std::fs::create_dir(root.path().join(digest(2).hex())).unwrap();
-        sweep(root.path(), packages.path());
+        sweep(root.path(), packages.path(), None);
         assert_eq!(find(root.path(), digest(1)).as_ref(), Some(&venv));
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2);
         assert!(!root.path().join(digest(2).hex()).exists());
@@ -294,11 +396,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_wheel_is_named_in_pips_words_and_nothing_is_left() {
-        let (root, package) = (
-            tempfile::tempdir().unwrap(),
-            package("no-such-thing==1.2\n"),
-        );
-        let problem = make(root.path(), digest(1), package.path())
+        let (root, package) = (root(), package("no-such-thing==1.2\n"));
+        let problem = make(root.path(), digest(1), package.path(), &runtime())
             .await
             .unwrap_err();
         assert!(problem.permanent && !problem.node);

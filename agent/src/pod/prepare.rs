@@ -163,6 +163,8 @@ async fn fetch(
             machine: Arc::default(),
             limit: None,
             budget: u64::MAX,
+            // Environments are made where they are used.
+            runtime: None,
         },
     );
     let wanted = Wanted {

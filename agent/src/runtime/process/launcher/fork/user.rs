@@ -131,8 +131,15 @@ impl Users {
         else {
             return Vec::new();
         };
-        let entries = fs::read_dir(instances).into_iter().flatten().flatten();
-        let folders = entries.map(|entry| entry.path().join(name));
+        // What prepares a package has its folder elsewhere.
+        let all = [
+            (instances, name),
+            (&self.data.join("instances"), "work".as_ref()),
+        ];
+        let folders = all.iter().flat_map(|(instances, name)| {
+            let entries = fs::read_dir(instances).into_iter().flatten().flatten();
+            entries.map(move |entry| entry.path().join(name))
+        });
         folders.filter_map(|folder| self.owner(&folder)).collect()
     }
 

@@ -1,0 +1,258 @@
+//! Running what a package brings along while it is prepared: whoever wrote it is trusted no more than its module is. So
+//! it runs as a start of its own, under the node's process runtime with all that keeps modules apart.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_logfile::{Frames, Tail, TailReader};
+use berth_model::instance::Reason;
+use berth_shim::spec::{LogSpec, ProcessSpec, SPEC_VERSION, Spec};
+use berth_shim::state::LOGS_DIR;
+
+use super::Problem;
+use crate::runtime::{Adopted, Confinement, End, EndState, Handle, Launch, Runtime};
+
+/// How much of the end of what a program said is looked at.
+const TAIL: usize = 16 * 1024;
+
+/// What of the agent's environment a program is told, by the beginnings of names: how to reach the network, and the
+/// installer's own settings.
+const TOLD: [&str; 10] = [
+    "PATH",
+    "LANG",
+    "LC_",
+    "PIP_",
+    "SSL_CERT_",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+];
+
+/// A program, and what it is for.
+pub(super) struct Program<'a> {
+    /// Name in logs and errors.
+    pub(super) name: &'a str,
+    /// What of the package it is for, to tell its control group or unit by.
+    pub(super) purpose: String,
+    /// Program and arguments.
+    pub(super) argv: Vec<String>,
+    /// Its working folder.
+    pub(super) cwd: &'a Path,
+    /// The one folder that it may write; its home is below.
+    pub(super) folder: &'a Path,
+    /// What of the agent's it may read.
+    pub(super) readable: Vec<PathBuf>,
+    /// Whether it may dial anything.
+    pub(super) online: bool,
+    /// How long it may take.
+    pub(super) deadline: Duration,
+}
+
+/// The start folder of what writes to a folder: beside it.
+fn start_of(folder: &Path) -> PathBuf {
+    folder.with_extension("start")
+}
+
+/// Runs a program to its end; afterwards all that it left in its folder is the agent's again, and nobody else may write
+/// it. The inner error is the end of what it said.
+pub(super) async fn run(
+    runtime: &Arc<dyn Runtime>,
+    program: Program<'_>,
+) -> Result<Result<(), String>, Problem> {
+    let name = program.name.to_owned();
+    let failed = |error: String| Problem::here(format!("cannot run {name}: {error}"));
+    let home = program.folder.join(".home");
+    fs::create_dir_all(&home).map_err(|error| failed(error.to_string()))?;
+    let (folder, deadline) = (program.folder.to_owned(), program.deadline);
+    let launch = launch(program, &home);
+    let starting = runtime.clone();
+    let started = blocking(move || starting.start(&launch)).await;
+    let handle = started
+        .map_err(failed)?
+        .map_err(|error| failed(crate::chain(&error)))?;
+    let ended = tokio::time::timeout(deadline, runtime.ended(&handle)).await;
+    // Whatever it left running ends now, in order or not.
+    let (ending, killed) = (runtime.clone(), handle.clone());
+    let killed = blocking(move || ending.kill(&killed)).await;
+    killed
+        .map_err(failed)?
+        .map_err(|error| failed(crate::chain(&error)))?;
+    let Ok(end) = ended else {
+        return Err(Problem::here(format!(
+            "{name} took longer than {deadline:?}"
+        )));
+    };
+    let taken = blocking(move || {
+        let _ = fs::remove_dir_all(folder.join(".home"));
+        let said = said(&handle, &end);
+        take_back(&folder).map(|()| (end, said))
+    });
+    let (end, said) = taken
+        .await
+        .map_err(failed)?
+        .map_err(|error| failed(format!("cannot take back what it made: {error}")))?;
+    let done = end.processes.first().map(|process| &process.end) == Some(&End::Exited { code: 0 });
+    if done && !end.stop_requested {
+        return Ok(Ok(()));
+    }
+    let reason = || Reason::from(&end.reason).to_string();
+    Ok(Err(said.unwrap_or_else(reason)))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| format!("it broke off: {error}"))
+}
+
+fn launch(program: Program<'_>, home: &Path) -> Launch {
+    let mut env: BTreeMap<String, String> = std::env::vars()
+        .filter(|(name, _)| {
+            let name = name.to_ascii_uppercase();
+            TOLD.iter().any(|told| name.starts_with(told))
+        })
+        .collect();
+    for variable in ["HOME", "TMPDIR"] {
+        env.insert(variable.to_owned(), home.to_string_lossy().into_owned());
+    }
+    let process = ProcessSpec {
+        name: program.name.to_owned(),
+        argv: program.argv,
+        env,
+        cwd: program.cwd.to_owned(),
+        primary: true,
+    };
+    let mut readable = program.readable;
+    readable.push(program.cwd.to_owned());
+    Launch {
+        dir: start_of(program.folder),
+        spec: Spec {
+            version: SPEC_VERSION,
+            instance: program.purpose,
+            start: 1,
+            processes: vec![process],
+            stop_grace_ms: 0,
+            log: LogSpec::default(),
+            sandbox: None,
+        },
+        container: None,
+        confinement: Some(Confinement {
+            writable: vec![program.folder.to_owned()],
+            readable,
+            egress: program.online.then(|| "*".to_owned()).into_iter().collect(),
+            ..Confinement::default()
+        }),
+    }
+}
+
+/// Ends what an earlier agent had at work on a folder.
+pub(super) fn call_off(runtime: &Arc<dyn Runtime>, start: &Path) {
+    let ended = match runtime.adopt(start) {
+        Ok(Adopted::Running(handle)) => runtime.kill(&handle),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = ended {
+        let error = crate::chain(&error);
+        tracing::warn!(?start, error, "cannot end what prepared a package");
+    }
+}
+
+/// Whether a path is the start folder of what writes to another.
+pub(super) fn is_start(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension == "start")
+}
+
+/// What a program said last: its errors if it marks some, else its last lines.
+fn said(handle: &Handle, end: &EndState) -> Option<String> {
+    let text = logged(&handle.dir.join(LOGS_DIR)).or_else(|| end.stderr_tail.clone())?;
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let errors: Vec<&str> = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("ERROR: "))
+        .collect();
+    let chosen = match errors.is_empty() {
+        true => &lines[lines.len().saturating_sub(6)..],
+        false => &errors[errors.len().saturating_sub(6)..],
+    };
+    (!chosen.is_empty()).then(|| chosen.join(" / "))
+}
+
+/// The end of a log.
+fn logged(logs: &Path) -> Option<String> {
+    let mut tail = TailReader::new(logs, 0);
+    let mut text = Vec::new();
+    loop {
+        match tail.read(1 << 20).ok()? {
+            Tail::Frames { bytes, .. } => {
+                for (_, frame) in Frames::new(&bytes).map_while(Result::ok) {
+                    if frame.is_line() {
+                        text.extend_from_slice(frame.payload);
+                        text.push(b'\n');
+                    }
+                }
+                let over = text.len().saturating_sub(TAIL);
+                text.drain(..over);
+            }
+            Tail::Missing { next } => tail.seek(next),
+            Tail::NothingNew => break,
+        }
+    }
+    (!text.is_empty()).then(|| String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Makes all in a folder the agent's again, for everybody to read. Nobody is at work in it any more. What is neither file,
+/// folder nor link is removed, and what is a second name of somebody else's file is left as it is.
+fn take_back(folder: &Path) -> io::Result<()> {
+    let (me, my_group) = (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    );
+    let theirs = fs::symlink_metadata(folder)?.uid();
+    if theirs == me {
+        return Ok(());
+    }
+    let mut open = vec![folder.to_owned()];
+    while let Some(path) = open.pop() {
+        let found = fs::symlink_metadata(&path)?;
+        if found.is_dir() {
+            for entry in fs::read_dir(&path)? {
+                open.push(entry?.path());
+            }
+        }
+        if found.uid() != theirs {
+            continue;
+        }
+        lchown(&path, Some(me), Some(my_group))?;
+        match mode(&found) {
+            Some(mode) => fs::set_permissions(&path, Permissions::from_mode(mode))?,
+            None if found.is_symlink() => {}
+            None => fs::remove_file(&path)?,
+        }
+    }
+    Ok(())
+}
+
+/// The rights of what everybody may read and nobody but the agent write.
+fn mode(found: &Metadata) -> Option<u32> {
+    if found.is_dir() {
+        return Some(0o755);
+    }
+    let executable = found.mode() & 0o111 != 0;
+    found
+        .is_file()
+        .then_some(if executable { 0o755 } else { 0o644 })
+}
