@@ -1,4 +1,4 @@
-//! `NAME`, `NAME@1.2.0`, `NAME@#3`, `NAME#3`, `NAME@alias`: which model version is meant.
+//! `NAME`, `NAME@1.2.0`, `NAME@#3`, `NAME#3`: which model version is meant.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,14 +70,13 @@ pub(crate) fn resolve(models: &Models, coming: &Coming, text: &str) -> Result<Re
         })?;
         all.iter().find(|v| v.serial == serial)
     } else {
-        // What is not a semantic version would be an alias.
         semver::Version::parse(wanted)
             .ok()
             .and_then(|version| all.iter().find(|v| v.version == version))
     };
     found.cloned().ok_or_else(|| {
         Problem::not_found(format!(
-            "model {name} has no version or alias {wanted:?}; it has {}",
+            "model {name} has no version {wanted:?}; it has {}",
             known(&all)
         ))
     })
@@ -119,7 +118,7 @@ fn no_model<'a>(all: impl Iterator<Item = &'a ModelName>, name: &ModelName) -> P
             let more = if n > 10 { ", …" } else { "" };
             let shown = names.iter().take(10).copied().collect::<Vec<_>>();
             let hint = did_you_mean(name.as_str(), &names);
-            format!("{hint}; there are {}{more}", shown.join(", "))
+            format!("; there are {}{more}{hint}", shown.join(", "))
         }
     };
     Problem::not_found(format!("there is no model {name}{there}"))
@@ -196,7 +195,7 @@ mod tests {
         assert_eq!(problem.status, 404);
         assert_eq!(
             problem.detail,
-            "model dga has no version or alias \"champion\"; it has 1.1.0 (#3), 1.2.0 (#2), 1.0.0 (#1)"
+            "model dga has no version \"champion\"; it has 1.1.0 (#3), 1.2.0 (#2), 1.0.0 (#1)"
         );
         let problem = miss("dgs");
         assert!(problem.detail.contains("did you mean"), "{problem}");

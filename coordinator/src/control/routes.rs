@@ -11,6 +11,7 @@ use berth_model::route::{RevisionRoute, ServiceRoute};
 use berth_model::service::{Revision, ServiceRecord};
 use berth_plan::WaitReason;
 
+use super::views::reasons::doing;
 use super::world::World;
 
 /// Where a service's requests go; none if there is no such service.
@@ -145,8 +146,8 @@ fn unavailable(world: &World, service: &ServiceRecord, instances: &[&InstanceRec
 
 fn state(id: &InstanceId, record: &InstanceRecord) -> String {
     match (&record.status.reason, record.status.phase) {
-        (Some(reason), phase) => format!("{id} is in {phase}: {reason}"),
-        (None, phase) => format!("{id} is in {phase}"),
+        (Some(reason), phase) => format!("{id} is {}: {reason}", doing(phase)),
+        (None, phase) => format!("{id} is {}", doing(phase)),
     }
 }
 

@@ -153,7 +153,7 @@ fn find<'a>(world: &'a World, name: &GatewayName) -> Result<&'a GatewayRecord, P
         let known: Vec<&str> = gateways.keys().map(GatewayName::as_str).collect();
         let hint = berth_model::manifest::suggest::did_you_mean(name.as_str(), &known);
         Problem::not_found(format!(
-            "there is no gateway {name}{hint}; `berth gateway list` shows all"
+            "there is no gateway {name}; `berth gateway list` shows all{hint}"
         ))
     })
 }

@@ -27,7 +27,7 @@ pub(crate) fn find<'a>(world: &'a World, name: &JobName) -> Result<&'a JobRecord
         let known: Vec<&str> = world.records.jobs.keys().map(JobName::as_str).collect();
         let hint = berth_model::manifest::suggest::did_you_mean(name.as_str(), &known);
         Problem::not_found(format!(
-            "there is no job {name}{hint}; `berth job list` shows all"
+            "there is no job {name}; `berth job list` shows all{hint}"
         ))
     })
 }

@@ -90,7 +90,7 @@ pub(crate) fn find<'a>(world: &'a World, name: &PoolName) -> Result<&'a PoolReco
         let known: Vec<&str> = world.records.pools.keys().map(PoolName::as_str).collect();
         let hint = berth_model::manifest::suggest::did_you_mean(name.as_str(), &known);
         Problem::not_found(format!(
-            "there is no pool {name}{hint}; `berth pool list` shows all"
+            "there is no pool {name}; `berth pool list` shows all{hint}"
         ))
     })
 }

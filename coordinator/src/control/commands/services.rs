@@ -272,7 +272,7 @@ pub(crate) fn find<'a>(world: &'a World, name: &ServiceName) -> Result<&'a Servi
             .collect();
         let hint = berth_model::manifest::suggest::did_you_mean(name.as_str(), &known);
         Problem::not_found(format!(
-            "there is no service {name}{hint}; `berth service list` shows all"
+            "there is no service {name}; `berth service list` shows all{hint}"
         ))
     })
 }

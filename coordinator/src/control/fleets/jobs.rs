@@ -89,8 +89,12 @@ impl Draft<'_> {
             count: completions,
             instances: Vec::new(),
             message: format!(
-                "{completions} task{} at most run{at_a_time}",
-                if completions == 1 { "" } else { "s" }
+                "at most {completions} {}{at_a_time}",
+                if completions == 1 {
+                    "task runs"
+                } else {
+                    "tasks run"
+                }
             ),
         };
         self.steps.push(Step {

@@ -65,7 +65,7 @@ impl Draft<'_> {
                 };
                 self.fail(
                     &format!("{path}.version"),
-                    format!("{message}; push it, or say where its `package` is"),
+                    format!("push it first, or say where its `package` is: {message}"),
                 );
             }
         }

@@ -30,7 +30,7 @@ impl Draft<'_> {
             let hint = did_you_mean(name.as_str(), &known);
             self.fail(
                 &path,
-                format!("there is no node {name}{hint}; join it first, or take the entry out"),
+                format!("there is no node {name}: join it first, or take the entry out{hint}"),
             );
             return;
         };

@@ -36,7 +36,7 @@ impl Draft<'_> {
                     fields,
                     basis,
                     todo,
-                    of_job(job),
+                    Some(of_job(job)),
                 )
             })
             .collect()
@@ -52,8 +52,11 @@ impl Draft<'_> {
                 let todo = Todo::DeleteService(ServiceName::clone(&s.name));
                 let running = services::running(self.world, &s.name);
                 let count = u32::try_from(running.len()).unwrap_or(u32::MAX);
-                let mut effect = services::counted(EffectKind::Stop, count);
-                effect.instances = running;
+                // Of a service that has no instance nothing stops.
+                let effect = (count > 0).then(|| Effect {
+                    instances: running,
+                    ..services::counted(EffectKind::Stop, count)
+                });
                 let subject = format!("service/{}", s.name);
                 gone(subject, fields, services::basis(Some(s)), todo, effect)
             })
@@ -159,14 +162,14 @@ fn of_job(job: &JobRecord) -> Effect {
     }
 }
 
-fn gone(subject: String, old: Fields, basis: String, todo: Todo, effect: Effect) -> Step {
+fn gone(subject: String, old: Fields, basis: String, todo: Todo, effect: Option<Effect>) -> Step {
     Step {
         subject,
         old: Some(old),
         new: None,
         basis,
         adopts: false,
-        effects: vec![effect],
+        effects: effect.into_iter().collect(),
         todo,
     }
 }

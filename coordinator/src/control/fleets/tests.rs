@@ -138,7 +138,7 @@ Create job/score
   parallelism: None -> Some(\"2\")
   retries: None -> Some(\"3\")
   runtime: None -> Some(\"process\")
-  * 4 tasks at most run, 2 at a time
+  * at most 4 tasks run, 2 at a time
 adopted: service/web
 warning: service.new.pool: there is no pool gpuu, and no node or cluster has the label pool=gpuu, so nothing can be placed; did you mean \"gpu\"?
 ";
@@ -203,14 +203,14 @@ fn every_mistake_is_told_and_nothing_is_done() {
     ";
     let found = errors(&w, bad);
     let wanted = [
-        "node.n9: there is no node n9; did you mean \"n1\"?; join it first, or take the entry out",
-        "model.dga.version: model dga has no version 3.0.0; it has 2.0.0, 1.0.0; push it, or say where its \
-         `package` is",
-        "model.other.version: there is no model other; there are dga; push it, or say where its `package` is",
-        "service.a.model: there is no model dgb; did you mean \"dga\"?; there are dga",
+        "node.n9: there is no node n9: join it first, or take the entry out; did you mean \"n1\"?",
+        "model.dga.version: push it first, or say where its `package` is: model dga has no version 3.0.0; it has \
+         2.0.0, 1.0.0",
+        "model.other.version: push it first, or say where its `package` is: there is no model other; there are dga",
+        "service.a.model: there is no model dgb; there are dga; did you mean \"dga\"?",
         "service.a.runtime: no node has the runtime docker: install it on one (`berth node list` shows what \
          they have), or deploy with --runtime process",
-        "service.both.model: model dga has no version or alias \"1.5.0\"; it has 2.0.0 (#2), 1.0.0 (#1)",
+        "service.both.model: model dga has no version \"1.5.0\"; it has 2.0.0 (#2), 1.0.0 (#1)",
         "service.old: old is the name of a job, which a service cannot have: choose another with --service, or \
          delete the job with `berth job delete old`",
         "job.both: both is the name of a service, which a job cannot have: choose another",

@@ -34,8 +34,8 @@ fn find<'a>(world: &'a World, name: &ClusterName) -> Result<&'a Cluster, Problem
         let known: Vec<&str> = world.clusters.keys().map(ClusterName::as_str).collect();
         let hint = berth_model::manifest::suggest::did_you_mean(name.as_str(), &known);
         Problem::not_found(format!(
-            "there is no cluster {name}{hint}; `berth cluster list` shows all, [[cluster]] in coordinator.toml \
-             adds one"
+            "there is no cluster {name}; `berth cluster list` shows all, [[cluster]] in coordinator.toml adds \
+             one{hint}"
         ))
     })
 }

@@ -10,7 +10,7 @@ use berth_model::node::NodeState;
 use berth_model::place::Place;
 use berth_model::problem::Problem;
 
-use super::service;
+use super::{reasons, service};
 use crate::control::commands::jobs::find;
 use crate::control::world::World;
 
@@ -178,7 +178,10 @@ fn reasons(world: &World, job: &JobRecord, tasks: &[&InstanceRecord]) -> Vec<Str
                  {node}`)"
             ));
         } else if let Some(reason) = &status.reason {
-            out.push(format!("{id} on {place} is in {}: {reason}", status.phase));
+            out.push(format!(
+                "{id} on {place} is {}: {reason}",
+                reasons::doing(status.phase)
+            ));
         }
     }
     out

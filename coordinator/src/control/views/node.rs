@@ -30,7 +30,7 @@ pub(crate) fn find<'a>(world: &'a World, name: &NodeName) -> Result<&'a NodeReco
         let known: Vec<&str> = world.records.nodes.keys().map(NodeName::as_str).collect();
         let hint = berth_model::manifest::suggest::did_you_mean(name.as_str(), &known);
         Problem::not_found(format!(
-            "there is no node {name}{hint}; `berth node list` shows all"
+            "there is no node {name}; `berth node list` shows all{hint}"
         ))
     })
 }

@@ -103,8 +103,8 @@ fn instance(world: &World, record: &InstanceRecord) -> Option<Why> {
     (record.status.phase != Phase::Healthy).then(|| Why {
         rank: Rank::Course,
         text: format!(
-            "{id} on {node} is in {}{}",
-            record.status.phase,
+            "{id} on {node} is {}{}",
+            doing(record.status.phase),
             why(record)
         ),
     })
@@ -121,6 +121,14 @@ pub(crate) fn is_failing(record: &InstanceRecord) -> bool {
             Phase::Starting => again,
             Phase::Healthy | Phase::Stopping => false,
         }
+}
+
+/// A phase as it stands in a sentence.
+pub(crate) fn doing(phase: Phase) -> String {
+    match phase {
+        Phase::Backoff => "in backoff".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 fn why(record: &InstanceRecord) -> String {
@@ -145,8 +153,8 @@ pub(crate) fn failing(record: &InstanceRecord) -> String {
         format!("; last line: {:?}", l.trim_end())
     });
     format!(
-        "{id} on {node} is in {}{}{restarts}{last}; see `berth logs {id}`",
-        status.phase,
+        "{id} on {node} is {}{}{restarts}{last}; see `berth logs {id}`",
+        doing(status.phase),
         why(record)
     )
 }

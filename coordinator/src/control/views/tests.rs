@@ -126,7 +126,7 @@ fn a_new_revision_on_its_way_is_progress_and_a_leftover_is_not_ready() {
     let view = web(&w);
     assert_eq!(
         text(&view),
-        "progressing 1/1\nweb.2.0.1 on n2 is in starting\n"
+        "progressing 1/1\nweb.2.0.1 on n2 is starting\n"
     );
     let ids: Vec<String> = view
         .instances
