@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{BlobDigest, PackageDigest};
 use crate::event::Level;
-use crate::id::{ClusterName, GatewayName, InstanceId, ModelName, NodeName, ServiceName};
+use crate::id::{
+    ClusterName, FleetName, GatewayName, InstanceId, ModelName, NodeName, ServiceName,
+};
 use crate::instance::{InstanceStatus, Stage};
 use crate::node::{Facts, NodeState, NodeStatistics, RuntimeKind};
 use crate::place::Place;
@@ -89,6 +91,9 @@ pub struct ServiceView {
     /// Instances that may be missing at a time during a change without spare places.
     #[serde(default = "one")]
     pub max_unavailable: u32,
+    /// The fleet files that declare it; none if it was made by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetName>,
     /// All revisions that still have instances or are wanted.
     pub revisions: Vec<RevisionView>,
     /// Its instances, the wanted revision's first.
@@ -151,6 +156,12 @@ pub struct RevisionView {
     pub digest: PackageDigest,
     /// What starts it.
     pub runtime: RuntimeKind,
+    /// The pool that it is placed in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// The failure domains that it is spread over; none for the usual ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Vec<String>>,
     /// Instances it shall have now.
     pub replicas: u32,
     /// Instances that are healthy and take traffic.

@@ -105,6 +105,7 @@ fn service() -> ServiceView {
         version: "1.0.0".parse().unwrap(),
         serial: 1,
         max_unavailable: 1,
+        fleet: Some("soc".parse().unwrap()),
         revisions: vec![RevisionView {
             number: 1,
             model: "web".parse().unwrap(),
@@ -112,6 +113,8 @@ fn service() -> ServiceView {
             serial: 1,
             digest,
             runtime: RuntimeKind::Process,
+            pool: Some("gpu".to_owned()),
+            spread: Some(vec!["rack".to_owned()]),
             replicas: 2,
             ready: 1,
         }],

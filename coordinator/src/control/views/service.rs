@@ -104,6 +104,7 @@ fn view(
         version: current.version.clone(),
         serial: current.serial,
         max_unavailable: service.max_unavailable,
+        fleet: service.fleet.clone(),
         revisions: service
             .revisions
             .values()
@@ -157,6 +158,8 @@ fn revision(revision: &Revision, instances: &[&InstanceRecord]) -> RevisionView 
         serial: revision.serial,
         digest: revision.digest,
         runtime: revision.runtime,
+        pool: revision.pool.clone(),
+        spread: revision.spread.clone(),
         replicas: revision.replicas,
         ready: count(instances.iter().filter(of_it).count()),
     }

@@ -17,6 +17,7 @@ pub(super) fn service(view: &ServiceView, now: Timestamp, width: Option<usize>) 
         view.revision,
         words::age(view.updated, now),
     );
+    text.push_str(&settings(view));
     for reason in &view.reasons {
         text.push_str(&format!("  ! {reason}\n"));
     }
@@ -63,6 +64,30 @@ pub(super) fn service(view: &ServiceView, now: Timestamp, width: Option<usize>) 
     text
 }
 
+/// How the wanted revision is run, and whose it is; what is as usual is left out.
+fn settings(view: &ServiceView) -> String {
+    let current = view.revisions.iter().find(|r| r.number == view.revision);
+    let Some(current) = current else {
+        return String::new();
+    };
+    let mut all = vec![format!("runtime {}", current.runtime)];
+    if let Some(pool) = &current.pool {
+        all.push(format!("pool {pool}"));
+    }
+    match current.spread.as_deref() {
+        None => {}
+        Some([]) => all.push("spread over nodes only".to_owned()),
+        Some(labels) => all.push(format!("spread over {}", labels.join(", "))),
+    }
+    if view.max_unavailable != 1 {
+        all.push(format!("max_unavailable {}", view.max_unavailable));
+    }
+    if let Some(fleet) = &view.fleet {
+        all.push(format!("declared by fleet {fleet}"));
+    }
+    format!("  {}\n", all.join("; "))
+}
+
 fn row(instance: &InstanceView, now: Timestamp) -> Vec<String> {
     let status = &instance.status;
     let phase = match instance.stage {
@@ -95,9 +120,10 @@ mod tests {
         serde_json::from_value(serde_json::json!({
             "name": "web", "state": "degraded", "replicas": 2, "ready": 1, "revision": 2,
             "model": "web", "version": "2.0.0", "serial": 2, "reasons": ["1 instance has no node"],
+            "max_unavailable": 2, "fleet": "soc",
             "revisions": [
                 {"number": 2, "model": "web", "version": "2.0.0", "serial": 2, "digest": digest,
-                 "runtime": "process", "replicas": 1, "ready": 0},
+                 "runtime": "docker", "pool": "front", "spread": ["rack"], "replicas": 1, "ready": 0},
                 {"number": 1, "model": "web", "version": "1.0.0", "serial": 1, "digest": digest,
                  "runtime": "process", "replicas": 1, "ready": 1}
             ],
