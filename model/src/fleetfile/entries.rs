@@ -69,17 +69,22 @@ pub(super) fn model(
         })
     });
     let digest = section.optional("digest", parsed::<PackageDigest>);
-    let (name, package, version, digest) = (name?, package?, version?, digest?);
+    let (name, package) = (name?, package?);
+    if let Some(path) = &package {
+        // It is looked into whatever else is wrong.
+        let package = Package {
+            local: Local {
+                source,
+                path: path.clone(),
+            },
+            version: version.clone().flatten(),
+            digest: digest.flatten(),
+        };
+        declared.packages.insert(name.clone(), package);
+    }
+    let (version, digest) = (version?, digest?);
     match (package, version) {
-        (Some(path), version) => {
-            let local = Local { source, path };
-            let package = Package {
-                local,
-                version,
-                digest,
-            };
-            declared.packages.insert(name, package);
-        }
+        (Some(_), _) => {}
         (None, Some(version)) => {
             let wanted = ModelWanted {
                 version,
@@ -112,19 +117,26 @@ pub(super) fn service(
     let env = section.or("env", Table::new(), env);
     let missing = |field: Field<'_, '_>| figure(field, rules::max_unavailable);
     let max_unavailable = section.optional("max_unavailable", missing);
-    let name = name?;
+    let (name, model) = (name?, model?);
+    let all_read = replicas.is_some()
+        && runtime.is_some()
+        && pool.is_some()
+        && spread.is_some()
+        && env.is_some()
+        && max_unavailable.is_some();
+    // What can be read of it is looked at by the coordinator whatever else is wrong.
     let wanted = Deploy {
-        model: model?,
+        model,
         service: Some(name.clone()),
-        replicas: replicas?,
-        runtime: runtime?,
-        pool: pool?,
-        spread: spread?,
-        env: env?,
-        max_unavailable: max_unavailable?,
+        replicas: replicas.flatten(),
+        runtime: runtime.flatten(),
+        pool: pool.flatten(),
+        spread: spread.flatten(),
+        env: env.unwrap_or_default(),
+        max_unavailable: max_unavailable.flatten(),
     };
     declared.fleet.services.insert(name, wanted);
-    Some(())
+    all_read.then_some(())
 }
 
 pub(super) fn job(
@@ -148,11 +160,17 @@ pub(super) fn job(
     let runtime = section.optional("runtime", parsed::<RuntimeKind>);
     let pool = section.optional("pool", pool_name);
     let env = section.or("env", Table::new(), env);
-    let (name, input) = (name?, input?);
-    let (local, uploaded) = match input {
-        Some(Input::Local(path)) => (Some(Local { source, path }), None),
-        Some(Input::Uploaded(input)) => (None, Some(input)),
-        None => (None, None),
+    let name = name?;
+    let uploaded = match input {
+        Some(Some(Input::Local(path))) => {
+            // It is looked for whatever else is wrong.
+            let local = Local { source, path };
+            declared.inputs.insert(name.clone(), local);
+            None
+        }
+        Some(Some(Input::Uploaded(input))) => Some(input),
+        Some(None) => None,
+        None => return None,
     };
     let wanted = CreateJob {
         model: model?,
@@ -167,9 +185,6 @@ pub(super) fn job(
         deadline: deadline?,
         input: uploaded,
     };
-    if let Some(local) = local {
-        declared.inputs.insert(name.clone(), local);
-    }
     declared.fleet.jobs.insert(name, wanted);
     Some(())
 }

@@ -10,7 +10,7 @@ use super::places::Places;
 use crate::api::Fleet;
 use crate::digest::PackageDigest;
 use crate::id::{FleetName, JobName, ModelName};
-use crate::read::convert::checked;
+use crate::read::convert::string;
 use crate::read::{FileErrors, Lines, Section, Sink};
 
 /// Longest fleet file in bytes.
@@ -104,7 +104,7 @@ fn one(
         .iter()
         .map(|error| {
             let at = error.span().map_or(0, |span| span.start);
-            (at, error.message().to_owned())
+            (at, said(source.text, at, error.message()))
         })
         .collect();
     let lines = Lines::new(source.text);
@@ -139,6 +139,18 @@ fn one(
     }
 }
 
+/// What the TOML parser says, with the word that it means.
+fn said(text: &str, at: usize, message: &str) -> String {
+    if message != "duplicate key" {
+        return message.to_owned();
+    }
+    let rest = text.get(at..).unwrap_or_default();
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_');
+    let word = rest.trim_start_matches(['"', '\'']);
+    let word = word.split(|c| !plain(c)).next().unwrap_or_default();
+    format!("{word:?} is written twice in one table: take one of them out")
+}
+
 /// The key `fleet`, which all files that have it must agree on.
 fn name(
     root: &Section<'_, '_>,
@@ -150,9 +162,11 @@ fn name(
     let mut at = 0;
     let wanted = root.optional("fleet", |field| {
         at = field.value.span().start;
-        checked(field, |text| {
-            FleetName::new(text).map_err(|error| error.to_string())
-        })
+        let text = string(field)?;
+        let name = FleetName::new(text);
+        // It names itself; there is no entry to name.
+        name.map_err(|error| sink.report(at, error.to_string()))
+            .ok()
     });
     let Some(Some(wanted)) = wanted else { return };
     match named {

@@ -167,6 +167,35 @@ fn a_broken_entry_takes_what_refers_to_it_along_and_nothing_else() {
 }
 
 #[test]
+fn what_can_be_read_of_a_broken_entry_is_kept_for_whoever_knows_more() {
+    let parsed = read(
+        "[model.m]\npackage = \"p\"\nversion = 1\n[service.a]\nmodel = \"x\"\nreplicas = \"two\"\n\
+         pool = \"gpu\"\n[job.j]\nmodel = \"x\"\ninput = \"names\"\nretries = -1\n",
+    );
+    assert_eq!(parsed.errors[0].errors.len(), 3, "{:?}", parsed.errors);
+    let declared = parsed.declared;
+    assert_eq!(declared.packages["m"].version, None);
+    assert_eq!(declared.inputs["j"].path, "names");
+    let a = &declared.fleet.services["a"];
+    assert_eq!((a.replicas, a.pool.as_deref()), (None, Some("gpu")));
+    // What a job lacks would only be told to differ from the job that is there.
+    assert!(declared.fleet.jobs.is_empty());
+}
+
+#[test]
+fn mistakes_name_what_they_are_about() {
+    let found = errors(&[(
+        "f.toml",
+        "fleet = \"Team A\"\n[service.a]\nmodel = \"x\"\n\"model\" = \"y\"\n[service.a]\n",
+    )]);
+    let wanted = "f.toml:1:9: fleet \"Team A\" is not a valid name: use 1 to 63 lower-case letters, digits and \
+'-', beginning and ending with a letter or digit
+f.toml:4:1: \"model\" is written twice in one table: take one of them out
+f.toml:5:10: \"a\" is written twice in one table: take one of them out";
+    assert_eq!(found, wanted);
+}
+
+#[test]
 fn what_the_coordinator_says_gets_its_place() {
     let places = read(FULL).places;
     for (message, shown) in [
