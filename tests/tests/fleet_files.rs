@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::Output;
 
 use anyhow::{Context, Result, ensure};
-use berth_model::api::{FleetPlan, JobStatus, JobView};
-use berth_tests::{Cluster, Mode, Options, stage, until};
+use berth_model::api::FleetPlan;
+use berth_tests::{Cluster, Mode, Options, stage};
 
 const MODULE: &str = env!("CARGO_BIN_EXE_test-module");
 
@@ -148,12 +148,8 @@ async fn a_fleet_is_planned_applied_changed_exported_and_pruned() -> Result<()> 
         ["node-1", "node-2"].contains(&node.as_str()),
         "in the pool: {node}"
     );
-    until("the job to have succeeded", || async {
-        let text = files.ok(&["job", "show", "upper", "-o", "json"])?;
-        let job: JobView = serde_json::from_str(&text)?;
-        Ok((job.state == JobStatus::Succeeded, job.state))
-    })
-    .await?;
+    // Jobs are waited for, too.
+    ensure!(done.contains("upper has succeeded: 1 of 1"), "{done}");
     ensure!(files.ok(&["job", "output", "upper"])? == "ONE\nTWO\n");
     let again = files.ok(&["apply", "-f", f])?;
     ensure!(
@@ -198,6 +194,30 @@ async fn a_fleet_is_planned_applied_changed_exported_and_pruned() -> Result<()> 
     Ok(())
 }
 
+/// What does not get there is told, each for its own reason; standard output stays what programs read.
+fn waits_in_vain(files: &Files) -> Result<()> {
+    let f = files.write(
+        "stuck.toml",
+        "fleet = \"stuck\"\n[service.alone]\nmodel = \"echo\"\n[job.waiting]\nmodel = \"echo\"\n\
+         [service.empty]\nmodel = \"echo\"\nreplicas = 0\n",
+    )?;
+    let args = ["apply", "-f", &f, "--wait", "--timeout", "1s", "-o", "json"];
+    let output = files.run(&args)?;
+    ensure!(output.status.code() == Some(1), "{output:?}");
+    let plan: FleetPlan = serde_json::from_slice(&output.stdout)?;
+    ensure!(plan.changes.len() == 3, "{plan:?}");
+    let told = String::from_utf8(output.stderr)?;
+    for part in [
+        "error: alone is not as wanted after 1s: unavailable, 0 of 1 ready",
+        "empty is ready: 0 of 0",
+        "error: job waiting is not over after 1s: 0 of 1 shards done, 0 running",
+        "error: not everything is as declared",
+    ] {
+        ensure!(told.contains(part), "{part:?} in\n{told}");
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mistakes_and_other_peoples_changes_stop_an_apply_before_it_does_anything() -> Result<()> {
     let files = Files::start(0).await?;
@@ -207,7 +227,9 @@ async fn mistakes_and_other_peoples_changes_stop_an_apply_before_it_does_anythin
     let bad = files.write(
         "bad.toml",
         "[model.ecko]\npackage = \"packages/echo\"\n[service.web]\nmodle = \"x\"\nreplicas = 5000\n\
-         [service.other]\nmodel = \"nothing\"\n[job.j]\nmodel = \"echo\"\ninput = \"missing.txt\"\n",
+         [service.other]\nmodel = \"nothing\"\n[job.j]\nmodel = \"echo\"\ninput = \"missing.txt\"\n\
+         [service.both]\nmodel = \"ekho\"\nreplicas = \"two\"\n[job.k]\nmodel = \"echo\"\n\
+         completions = 0\ninput = \"gone.txt\"\n",
     )?;
 
     // Everything that is wrong, of the syntax, of what lies beside the files and of what the coordinator
@@ -221,7 +243,14 @@ async fn mistakes_and_other_peoples_changes_stop_an_apply_before_it_does_anythin
         at("5:12: [service.web] replicas: 5000 instances are more than a service may have (1000)"),
         at("7:9: [service.other] model: there is no model nothing; there are echo"),
         at("10:9: [job.j] input: "),
-        "error: 6 mistakes in the fleet files; nothing was changed".to_owned(),
+        // An entry that is wrong is looked at all the same.
+        at(
+            "12:9: [service.both] model: there is no model ekho; there are echo; did you mean \"echo\"?",
+        ),
+        at("13:12: [service.both] replicas: expected a whole number, found a string"),
+        at("16:15: [job.k] completions: a job has 1 to 1000 completions"),
+        at("17:9: [job.k] input: "),
+        "error: 10 mistakes in the fleet files; nothing was changed".to_owned(),
     ] {
         ensure!(told.contains(&line), "{line:?} in\n{told}");
     }
@@ -249,6 +278,7 @@ async fn mistakes_and_other_peoples_changes_stop_an_apply_before_it_does_anythin
     );
     files.ok(&["apply", "-f", &by_one, "--plan", &plan])?;
     ensure!(files.cluster.client.service("echo").await?.revision == 2);
+    waits_in_vain(&files)?;
 
     // Without `replicas` the file leaves them to `scale`; with them it takes them back.
     ensure!(files.replicas("echo").await? == 3);

@@ -58,10 +58,12 @@ impl Client {
 
     /// Sends a request; an answer that is no success becomes the [`Problem`] it carries.
     pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response> {
-        let response = request
-            .send()
-            .await
-            .with_context(|| format!("cannot reach the coordinator at {}", self.authority))?;
+        let response = request.send().await.with_context(|| {
+            format!(
+                "the coordinator at {} cannot be reached; does it run, and is this its address?",
+                self.authority
+            )
+        })?;
         if response.status().is_success() {
             return Ok(response);
         }

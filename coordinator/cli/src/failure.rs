@@ -20,7 +20,7 @@ impl std::error::Error for Usage {}
 /// Writes the error to standard error; the exit code to end with. A reader that went away (`| head`)
 /// is a success.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    if error.chain().any(is_broken_pipe) {
+    if nobody_reads(error) {
         return ExitCode::SUCCESS;
     }
     let mut stderr = std::io::stderr().lock();
@@ -47,8 +47,41 @@ fn words(problem: &Problem) -> String {
     text
 }
 
+/// Whether it is that the reader of standard output went away. A connection that broke is none of that.
+pub(crate) fn nobody_reads(error: &anyhow::Error) -> bool {
+    error.chain().any(is_broken_pipe) && !error.chain().any(|e| e.is::<reqwest::Error>())
+}
+
 fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
     error
         .downcast_ref::<std::io::Error>()
         .is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a request fails with whose connection breaks while the body is sent.
+    async fn broken_connection() -> anyhow::Error {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let pieces = futures_util::stream::iter([Err::<Vec<u8>, _>(std::io::Error::from(
+            ErrorKind::BrokenPipe,
+        ))]);
+        let body = reqwest::Body::wrap_stream(pieces);
+        let sent = reqwest::Client::new().post(url).body(body).send();
+        sent.await.unwrap_err().into()
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_goes_is_no_failure_and_a_connection_that_breaks_is() {
+        let broken = std::io::Error::from(ErrorKind::BrokenPipe);
+        let reader = anyhow::Error::new(broken).context("cannot write the list");
+        assert!(nobody_reads(&reader));
+        let connection = broken_connection().await;
+        assert!(connection.chain().any(is_broken_pipe), "{connection:?}");
+        assert!(!nobody_reads(&connection));
+        assert!(!nobody_reads(&Usage("x".to_owned()).into()));
+    }
 }

@@ -45,6 +45,15 @@ pub(crate) fn line(text: &str) -> Result<()> {
     print(&format!("{text}\n"))
 }
 
+/// How the end of something is told: by [`line`], or aside where standard output has something else.
+pub(crate) type Say = fn(&str) -> Result<()>;
+
+/// Writes one line to standard error.
+pub(crate) fn aside(text: &str) -> Result<()> {
+    crate::progress::note(text);
+    Ok(())
+}
+
 /// The terminal's width in characters; none if standard output is not one.
 pub(crate) fn width() -> Option<usize> {
     if !std::io::stdout().is_terminal() {

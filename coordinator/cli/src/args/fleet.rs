@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use berth_model::id::{FleetName, PoolName};
+use berth_model::time::Span;
 use clap::{Subcommand, ValueEnum};
 
-use super::{Reading, Waiting};
+use super::Reading;
 
 /// Fleet files, and how far they reach.
 #[derive(Debug, clap::Args)]
@@ -49,8 +50,13 @@ pub(crate) struct Apply {
     /// was made from has changed
     #[arg(long, value_name = "FILE")]
     pub(crate) plan: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) waiting: Waiting,
+    /// Wait until every declared service is ready, every declared job is over, and what was pruned is gone; it
+    /// fails if a job has failed
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Longest wait
+    #[arg(long, default_value = "5m")]
+    pub(crate) timeout: Span,
     #[command(flatten)]
     pub(crate) reading: Reading,
 }

@@ -6,6 +6,7 @@ use berth_model::api::ServiceView;
 use super::service::wait;
 use crate::args::Deploy;
 use crate::client::Client;
+use crate::commands::service::wait::Limit;
 use crate::output;
 
 pub(super) async fn run(client: &Client, deploy: Deploy) -> Result<ExitCode> {
@@ -25,7 +26,7 @@ pub(super) async fn run(client: &Client, deploy: Deploy) -> Result<ExitCode> {
         view.name, view.model, view.version, view.revision, view.replicas
     ))?;
     if deploy.wait {
-        return wait::until_ready(client, &view, deploy.timeout).await;
+        return wait::until_ready(client, &view, Limit::of(deploy.timeout), output::line).await;
     }
     Ok(ExitCode::SUCCESS)
 }

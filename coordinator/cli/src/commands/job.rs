@@ -1,9 +1,10 @@
-mod delete;
+pub(super) mod delete;
 mod follow;
 pub(super) mod input;
 mod output;
 mod run;
 mod show;
+pub(super) mod wait;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,9 @@ async fn one(client: &Client, job: &JobName) -> Result<JobView> {
 }
 
 fn jobs(jobs: &[JobView], now: berth_model::time::Timestamp, width: Option<usize>) -> String {
+    if jobs.is_empty() {
+        return "No jobs. `berth job run MODEL` runs one\n".to_owned();
+    }
     let rows: Vec<Vec<String>> = jobs
         .iter()
         .map(|job| {

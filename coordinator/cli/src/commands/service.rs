@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use berth_model::api::{List, Scale, ServiceView};
 
+use self::wait::Limit;
 use crate::args::Service;
 use crate::client::Client;
 use crate::{output, table, words};
@@ -33,14 +34,21 @@ pub(super) async fn run(client: &Client, service: Service) -> Result<ExitCode> {
             let view: ServiceView = client.post(&path, &Scale { replicas }).await?;
             output::line(&format!("{service} scaled to {replicas}"))?;
             if waiting.wait {
-                return wait::until_ready(client, &view, waiting.timeout).await;
+                return wait::until_ready(client, &view, Limit::of(waiting.timeout), output::line)
+                    .await;
             }
         }
         Service::Delete { service, waiting } => {
             let _: ServiceView = client.delete(&format!("/v1/services/{service}")).await?;
             output::line(&format!("{service} is being deleted"))?;
             if waiting.wait {
-                return wait::until_gone(client, &service, waiting.timeout).await;
+                return wait::until_gone(
+                    client,
+                    &service,
+                    Limit::of(waiting.timeout),
+                    output::line,
+                )
+                .await;
             }
         }
     }
@@ -48,6 +56,9 @@ pub(super) async fn run(client: &Client, service: Service) -> Result<ExitCode> {
 }
 
 fn services(services: &[ServiceView], width: Option<usize>) -> String {
+    if services.is_empty() {
+        return "No services. `berth deploy MODEL` makes one\n".to_owned();
+    }
     let now = words::now();
     let rows: Vec<Vec<String>> = services
         .iter()

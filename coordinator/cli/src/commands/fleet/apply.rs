@@ -2,20 +2,20 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use berth_model::api::{ChangeAction, FleetPlan, ServiceView};
 use berth_model::id::ServiceName;
 use berth_model::time::Span;
 
-use super::super::job::input;
-use super::super::service::wait;
+use super::super::job::{self, input};
+use super::super::service::wait::{self, Limit};
 use super::gather::{self, Gathered};
 use super::show;
 use crate::args::Apply;
 use crate::client::Client;
-use crate::output::{self, Format};
+use crate::failure::{self, nobody_reads};
+use crate::output::{self, Format, Say};
 use crate::progress::note;
 
 pub(super) async fn run(client: &Client, wanted: Apply) -> Result<ExitCode> {
@@ -38,8 +38,13 @@ pub(super) async fn run(client: &Client, wanted: Apply) -> Result<ExitCode> {
     if format != Format::Table {
         output::show(format, &applied, |_| String::new())?;
     }
-    if wanted.waiting.wait {
-        return wait_for(client, &gathered, &applied, wanted.waiting.timeout).await;
+    if wanted.wait {
+        let say: Say = match format {
+            Format::Table => output::line,
+            // Standard output is the answer's alone.
+            Format::Json | Format::Yaml => output::aside,
+        };
+        return wait_for(client, &gathered, &applied, wanted.timeout, say).await;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -102,31 +107,68 @@ fn with_models(mut done: FleetPlan, planned: FleetPlan, pushed: bool) -> FleetPl
     done
 }
 
-/// Waits until every declared service is ready and every pruned one is gone.
+/// Waits until every declared service is ready, every declared job over, and what was pruned gone. One that
+/// does not get there is told, and the others are waited for all the same.
 async fn wait_for(
     client: &Client,
     gathered: &Gathered,
     applied: &FleetPlan,
     timeout: Span,
+    say: Say,
 ) -> Result<ExitCode> {
-    let until = Instant::now() + timeout.0;
-    let left = || Span(until.saturating_duration_since(Instant::now()));
-    let mut failed = false;
-    for name in gathered.request.fleet.services.keys() {
-        let view: ServiceView = client.get(&format!("/v1/services/{name}")).await?;
-        failed |= wait::until_ready(client, &view, left()).await? != ExitCode::SUCCESS;
+    let limit = Limit::of(timeout);
+    let fleet = &gathered.request.fleet;
+    let mut all_well = true;
+    for name in fleet.services.keys() {
+        all_well &= got_there(until_ready(client, name, limit, say).await)?;
     }
-    for change in &applied.changes {
-        let gone = change.subject.strip_prefix("service/");
-        let gone = gone.filter(|_| change.action == ChangeAction::Delete);
-        let Some(name) = gone.and_then(|name| ServiceName::new(name).ok()) else {
-            continue;
-        };
-        failed |= wait::until_gone(client, &name, left()).await? != ExitCode::SUCCESS;
+    for name in fleet.jobs.keys() {
+        all_well &= got_there(job::wait::until_over(client, name, limit, say).await)?;
     }
-    if failed {
-        note("error: not everything is as declared yet; it goes on by itself");
-        return Ok(ExitCode::FAILURE);
+    let gone = applied.changes.iter();
+    for change in gone.filter(|c| c.action == ChangeAction::Delete) {
+        all_well &= got_there(until_gone(client, &change.subject, limit, say).await)?;
     }
-    Ok(ExitCode::SUCCESS)
+    if all_well {
+        return Ok(ExitCode::SUCCESS);
+    }
+    note("error: not everything is as declared");
+    Ok(ExitCode::FAILURE)
+}
+
+async fn until_ready(
+    client: &Client,
+    name: &ServiceName,
+    limit: Limit,
+    say: Say,
+) -> Result<ExitCode> {
+    let view: ServiceView = client.get(&format!("/v1/services/{name}")).await?;
+    wait::until_ready(client, &view, limit, say).await
+}
+
+/// Waits until a service or a job is gone. Labels and pools go at once.
+async fn until_gone(client: &Client, subject: &str, limit: Limit, say: Say) -> Result<ExitCode> {
+    match subject.split_once('/') {
+        Some(("service", name)) => wait::until_gone(client, &name.parse()?, limit, say).await,
+        Some(("job", name)) => {
+            let code = job::delete::until_gone(client, &name.parse()?, limit).await?;
+            if code == ExitCode::SUCCESS {
+                say(&format!("{name} is gone"))?;
+            }
+            Ok(code)
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Whether it got there; what kept it from that is told. Errors: nobody reads what is told.
+fn got_there(result: Result<ExitCode>) -> Result<bool> {
+    match result {
+        Ok(code) => Ok(code == ExitCode::SUCCESS),
+        Err(error) if nobody_reads(&error) => Err(error),
+        Err(error) => {
+            failure::report(&error);
+            Ok(false)
+        }
+    }
 }

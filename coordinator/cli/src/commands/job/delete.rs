@@ -1,5 +1,5 @@
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use berth_model::api::JobView;
@@ -7,10 +7,12 @@ use berth_model::id::JobName;
 use berth_model::node::RuntimeKind;
 use berth_model::problem::Problem;
 use berth_model::time::Span;
+use tokio::time::Instant;
 
 use super::one;
 use crate::client::Client;
 use crate::commands::logs;
+use crate::commands::service::wait::Limit;
 use crate::output;
 use crate::progress::note;
 
@@ -20,8 +22,20 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Deletes and waits until the job is gone.
 pub(super) async fn run(client: &Client, job: &JobName, timeout: Span) -> Result<ExitCode> {
     let before: JobView = client.delete(&format!("/v1/jobs/{job}")).await?;
-    let until = Instant::now() + timeout.0;
-    let mut last = before.running;
+    let code = until_gone(client, job, Limit::of(timeout)).await?;
+    if code == ExitCode::SUCCESS {
+        output::line(&removed(&before))?;
+    }
+    Ok(code)
+}
+
+/// Waits until a job that was deleted is gone.
+pub(in super::super) async fn until_gone(
+    client: &Client,
+    job: &JobName,
+    limit: Limit,
+) -> Result<ExitCode> {
+    let mut last = 0;
     loop {
         match one(client, job).await {
             Ok(view) => {
@@ -29,21 +43,19 @@ pub(super) async fn run(client: &Client, job: &JobName, timeout: Span) -> Result
                     note(&format!("{job}: {} tasks still stop", view.running));
                     last = view.running;
                 }
-                if Instant::now() >= until {
-                    note(&not_gone(&view, timeout));
+                if Instant::now() >= limit.until {
+                    note(&not_gone(&view, limit.whole));
                     return Ok(ExitCode::FAILURE);
                 }
             }
-            Err(error) if is_gone(&error) => break,
+            Err(error) if is_gone(&error) => return Ok(ExitCode::SUCCESS),
             Err(error) if logs::is_final(&error) => return Err(error),
             // The coordinator is away: what was asked for still stands.
-            Err(error) if Instant::now() >= until => return Err(error),
+            Err(error) if Instant::now() >= limit.until => return Err(error),
             Err(_) => {}
         }
         tokio::time::sleep(LOOK).await;
     }
-    output::line(&removed(&before))?;
-    Ok(ExitCode::SUCCESS)
 }
 
 fn is_gone(error: &anyhow::Error) -> bool {

@@ -1,5 +1,6 @@
 //! Following a job to its end: its lines on standard error, its output on standard output.
 
+use std::convert::Infallible;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ pub(super) async fn run(client: &Client, created: &JobView) -> Result<ExitCode> 
     // The lines end when the job has ended and every line of it has come.
     tokio::select! {
         streamed = logs::stream(client, &wanted, To::Stderr) => streamed?,
-        told = tell(client, name) => told?,
+        told = tell(client, name) => match told? {},
     }
     let view = ended(client, name).await?;
     match view.state {
@@ -46,7 +47,7 @@ pub(super) async fn run(client: &Client, created: &JobView) -> Result<ExitCode> 
 }
 
 /// The job once it is over, asked for again while the coordinator is away.
-async fn ended(client: &Client, name: &JobName) -> Result<JobView> {
+pub(super) async fn ended(client: &Client, name: &JobName) -> Result<JobView> {
     loop {
         match one(client, name).await {
             Ok(view) if view.state.is_over() => return Ok(view),
@@ -59,7 +60,7 @@ async fn ended(client: &Client, name: &JobName) -> Result<JobView> {
 }
 
 /// Tells how far the job is and why not further, for as long as it is there.
-async fn tell(client: &Client, name: &JobName) -> Result<()> {
+pub(super) async fn tell(client: &Client, name: &JobName) -> Result<Infallible> {
     let mut last = String::new();
     loop {
         match watch(client, name, &mut last).await {

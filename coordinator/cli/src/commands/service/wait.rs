@@ -9,40 +9,64 @@ use berth_model::id::ServiceName;
 use berth_model::problem::Problem;
 use berth_model::time::Span;
 use reqwest::Method;
+use tokio::time::Instant;
 
 use crate::client::Client;
-use crate::output;
+use crate::output::Say;
 use crate::progress::{Instances, note};
 use crate::sse::Reader;
 
 /// Pause before a broken stream is opened again.
 const AGAIN: Duration = Duration::from_millis(300);
 
-/// Follows the service until the revision in `wanted` (or a later one) is ready with as many replicas.
+/// How long to wait: several things may share it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limit {
+    /// As it was asked for.
+    pub(crate) whole: Span,
+    /// When it is over.
+    pub(crate) until: Instant,
+}
+
+impl Limit {
+    /// From now on.
+    pub(crate) fn of(whole: Span) -> Self {
+        Self {
+            whole,
+            until: Instant::now() + whole.0,
+        }
+    }
+}
+
+/// Follows the service until the revision in `wanted` (or a later one) is ready with as many replicas, and
+/// tells so by `say`.
 pub(crate) async fn until_ready(
     client: &Client,
     wanted: &ServiceView,
-    timeout: Span,
+    limit: Limit,
+    say: Say,
 ) -> Result<ExitCode> {
     let mut last = wanted.clone();
-    let reached = tokio::time::timeout(
-        timeout.0,
-        follow(client, &wanted.name, &mut last, |view| {
-            view.is_some_and(|v| v.state == ServiceState::Ready && v.revision >= wanted.revision)
-        }),
-    )
-    .await;
+    let is_ready = |view: Option<&ServiceView>| {
+        view.is_some_and(|v| v.state == ServiceState::Ready && v.revision >= wanted.revision)
+    };
+    let reached = if is_ready(Some(&last)) {
+        Ok(Ok(()))
+    } else {
+        let following = follow(client, &wanted.name, &mut last, is_ready);
+        tokio::time::timeout_at(limit.until, following).await
+    };
     match reached {
         Ok(done) => {
             done?;
-            output::line(&format!(
+            say(&format!(
                 "{} is ready: {} of {} instances of {}@{} (revision {})",
                 last.name, last.ready, last.replicas, last.model, last.version, last.revision
             ))?;
             Ok(ExitCode::SUCCESS)
         }
         Err(_) => {
-            note(&not_there(&last, timeout));
+            note(&not_there(&last, limit.whole));
             Ok(ExitCode::FAILURE)
         }
     }
@@ -52,35 +76,32 @@ pub(crate) async fn until_ready(
 pub(crate) async fn until_gone(
     client: &Client,
     name: &ServiceName,
-    timeout: Span,
+    limit: Limit,
+    say: Say,
 ) -> Result<ExitCode> {
     let mut last = match client
         .get::<ServiceView>(&format!("/v1/services/{name}"))
         .await
     {
         Ok(view) => view,
-        Err(error) if is_gone(&error) => return gone(name),
+        Err(error) if is_gone(&error) => return gone(name, say),
         Err(error) => return Err(error),
     };
-    let reached = tokio::time::timeout(
-        timeout.0,
-        follow(client, name, &mut last, |view| view.is_none()),
-    )
-    .await;
-    match reached {
+    let following = follow(client, name, &mut last, |view| view.is_none());
+    match tokio::time::timeout_at(limit.until, following).await {
         Ok(done) => {
             done?;
-            gone(name)
+            gone(name, say)
         }
         Err(_) => {
-            note(&not_there(&last, timeout));
+            note(&not_there(&last, limit.whole));
             Ok(ExitCode::FAILURE)
         }
     }
 }
 
-fn gone(name: &ServiceName) -> Result<ExitCode> {
-    output::line(&format!("{name} is gone"))?;
+fn gone(name: &ServiceName, say: Say) -> Result<ExitCode> {
+    say(&format!("{name} is gone"))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -98,9 +119,12 @@ async fn follow(
     last: &mut ServiceView,
     done: impl Fn(Option<&ServiceView>) -> bool,
 ) -> Result<()> {
-    let mut bar = Instances::new(name.as_str());
+    let mut progress = Told {
+        bar: Instances::new(name.as_str()),
+        told: String::new(),
+    };
     loop {
-        match once(client, name, &mut bar, last, &done).await {
+        match once(client, name, &mut progress, last, &done).await {
             Ok(true) => return Ok(()),
             Err(error) if is_gone(&error) && done(None) => return Ok(()),
             Err(error) if error.is::<Problem>() => return Err(error),
@@ -113,7 +137,7 @@ async fn follow(
 async fn once(
     client: &Client,
     name: &ServiceName,
-    bar: &mut Instances,
+    progress: &mut Told,
     last: &mut ServiceView,
     done: &impl Fn(Option<&ServiceView>) -> bool,
 ) -> Result<bool> {
@@ -123,11 +147,11 @@ async fn once(
         match event.name.as_str() {
             "service" => {
                 let view: ServiceView = serde_json::from_str(&event.data)?;
-                tell_progress(bar, last, &view);
                 *last = view;
                 if done(Some(last)) {
                     return Ok(true);
                 }
+                progress.tell(last);
             }
             "deleted" => {
                 return if done(None) {
@@ -146,23 +170,39 @@ fn deleted(name: &ServiceName) -> Problem {
     Problem::not_found(format!("{name} was deleted meanwhile"))
 }
 
-/// Tells how far it is: a bar on a terminal, a line for each change elsewhere.
-fn tell_progress(bar: &mut Instances, before: &ServiceView, now: &ServiceView) {
-    let why = now.reasons.first().cloned().unwrap_or_default();
-    if bar.at(u64::from(now.ready), u64::from(now.replicas), &why) {
-        return;
+/// How far it is: a bar on a terminal, a line for each change elsewhere.
+struct Told {
+    bar: Instances,
+    /// The last line.
+    told: String,
+}
+
+impl Told {
+    fn tell(&mut self, now: &ServiceView) {
+        let why = now.reasons.first().map_or("", String::as_str);
+        if self
+            .bar
+            .at(u64::from(now.ready), u64::from(now.replicas), why)
+        {
+            return;
+        }
+        let line = so_far(now);
+        if line != self.told {
+            note(&line);
+            self.told = line;
+        }
     }
-    if before.ready != now.ready || before.reasons != now.reasons {
-        let why = if why.is_empty() {
-            why
-        } else {
-            format!(": {why}")
-        };
-        note(&format!(
-            "{}: {} of {} ready{why}",
-            now.name, now.ready, now.replicas
-        ));
-    }
+}
+
+fn so_far(view: &ServiceView) -> String {
+    let why = view.reasons.first().map(|why| format!(": {why}"));
+    format!(
+        "{}: {} of {} ready{}",
+        view.name,
+        view.ready,
+        view.replicas,
+        why.unwrap_or_default()
+    )
 }
 
 /// Everything that stands in the way, for somebody who has to do something about it.
