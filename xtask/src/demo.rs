@@ -48,9 +48,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     // What an earlier demo left behind (it was killed, say) goes first.
     demo.down()?;
     demo.forget()?;
-    let served = demo
-        .serve(began)
-        .and_then(|()| if options.once { Ok(()) } else { demo.wait() });
+    let served = demo.serve(began).and_then(|url| {
+        if options.once {
+            return Ok(());
+        }
+        demo.tell_how_to_go_on(&url);
+        demo.wait()
+    });
     println!("\n==> Shutting down");
     let down = demo.down();
     served?;
@@ -94,7 +98,7 @@ impl Demo {
         std::fs::remove_dir_all(&data).with_context(|| format!("cannot clear {}", data.display()))
     }
 
-    fn serve(&self, began: Instant) -> Result<()> {
+    fn serve(&self, began: Instant) -> Result<String> {
         println!("==> Starting a coordinator, a gateway and two local nodes");
         let (api, gateway) = (port(7450)?, port(7480)?);
         run::check(
@@ -126,8 +130,7 @@ impl Demo {
             began.elapsed().as_secs_f32()
         );
         self.logs(&instances)?;
-        self.tell_how_to_go_on(&url);
-        Ok(())
+        Ok(url)
     }
 
     fn stop_if_interrupted(&self) -> Result<()> {

@@ -4,6 +4,9 @@ use std::io::{IsTerminal, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+/// What is smaller is done before anybody wonders: without a terminal nothing is said of it.
+const SMALL: u64 = 16 << 20;
+
 /// One piece of long work, measured in bytes.
 pub(crate) struct Progress {
     what: String,
@@ -38,6 +41,9 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.set_length(total);
             bar.set_position(done);
+            return;
+        }
+        if total < SMALL {
             return;
         }
         let quarter = (done * 4).checked_div(total).unwrap_or(4);

@@ -122,7 +122,10 @@ pub fn init(dir: &Path, name: &ModelName, template: Template) -> Result<(), Pack
     for (path, _, _) in template.files() {
         let full = dir.join(path);
         if full.symlink_metadata().is_ok() {
-            let error = std::io::Error::from(ErrorKind::AlreadyExists);
+            let error = std::io::Error::new(
+                ErrorKind::AlreadyExists,
+                "it is there already; name another folder",
+            );
             return Err(PackageError::io(format!("write {}", full.display()))(error));
         }
     }

@@ -24,6 +24,9 @@ pub(super) async fn run(client: &Client, model: Model) -> Result<()> {
 }
 
 fn models(models: &[ModelView], width: Option<usize>) -> String {
+    if models.is_empty() {
+        return "No models. `berth model push DIR` registers one\n".to_owned();
+    }
     let now = words::now();
     let rows: Vec<Vec<String>> = models
         .iter()

@@ -108,6 +108,10 @@ fn state(view: &NodeView) -> String {
 }
 
 fn nodes(nodes: &[NodeView], now: Timestamp, width: Option<usize>) -> String {
+    if nodes.is_empty() {
+        return "No nodes. `berth node token create` makes a token, `berth-agent join` on a machine uses it\n"
+            .to_owned();
+    }
     let rows: Vec<Vec<String>> = nodes
         .iter()
         .map(|node| {

@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use berth_model::id::ModelName;
 use berth_package::{Inspection, Summary};
 
@@ -14,16 +14,27 @@ pub(super) fn run(package: Package) -> Result<()> {
         Package::Init { dir, template } => init(&dir, template),
         Package::Build { dir, out } => build(&dir, out),
         Package::Inspect { file, reading } => {
+            no_folder(&file)?;
             let inspection = berth_package::inspect(&file)?;
             output::show(reading.output, &inspection, |width| {
                 contents(&inspection, width)
             })
         }
         Package::Verify { file } => {
+            no_folder(&file)?;
             let summary = berth_package::verify(&file, None)?;
             output::line(&format!("{}: good\n{}", file.display(), describe(&summary)))
         }
     }
+}
+
+/// Only archives are looked into.
+fn no_folder(file: &Path) -> Result<()> {
+    if file.is_dir() {
+        let dir = file.display();
+        bail!("{dir} is a folder, not an archive: `berth package build {dir}` makes one of it");
+    }
+    Ok(())
 }
 
 fn init(dir: &Path, template: Template) -> Result<()> {

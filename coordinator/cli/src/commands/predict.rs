@@ -49,11 +49,27 @@ pub(super) async fn run(client: &Client, predict: Predict) -> Result<ExitCode> {
     }
     let text = response.text().await.context("the answer broke off")?;
     if !status.is_success() {
-        note(&format!("error: {status}: {text}"));
+        note(&refused(status.as_u16(), &text));
         return Ok(ExitCode::FAILURE);
     }
     output::line(text.trim_end())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the gateway or the module said, in its own words where it is what both say errors as.
+fn refused(status: u16, body: &str) -> String {
+    let parsed: Option<serde_json::Value> = serde_json::from_str(body).ok();
+    let said = parsed.as_ref().and_then(|json| json.get("error")?.as_str());
+    let said = said.unwrap_or(body).trim();
+    let rest = match status {
+        404 => "; `berth service list` shows all services",
+        503 => "; `berth status` tells what is wrong",
+        _ => "",
+    };
+    format!(
+        "error: answered with {status}: {}{rest}",
+        said.trim_end_matches('.')
+    )
 }
 
 fn body(data: &str) -> Result<Vec<u8>> {
@@ -67,5 +83,23 @@ fn body(data: &str) -> Result<Vec<u8>> {
         }
         Some(file) => std::fs::read(file).with_context(|| format!("cannot read {file}")),
         None => Ok(data.as_bytes().to_vec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_is_told_without_its_wrapping() {
+        assert_eq!(
+            refused(404, r#"{"error":"There is no service named \"x\"."}"#),
+            "error: answered with 404: There is no service named \"x\"; `berth service list` shows all services"
+        );
+        assert_eq!(refused(500, "oh\n"), "error: answered with 500: oh");
+        assert_eq!(
+            refused(400, "{\"why\": 1}"),
+            "error: answered with 400: {\"why\": 1}"
+        );
     }
 }

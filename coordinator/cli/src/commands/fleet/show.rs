@@ -38,6 +38,9 @@ pub(super) fn plan(plan: &FleetPlan, places: &Places, colours: bool) -> String {
 }
 
 fn summary(plan: &FleetPlan) -> String {
+    if plan.changes.is_empty() && plan.unchanged == 0 {
+        return "Nothing to do: the files declare nothing.\n".to_owned();
+    }
     let declared = match plan.unchanged {
         0 => "nothing is".to_owned(),
         1 => "1 thing is".to_owned(),
