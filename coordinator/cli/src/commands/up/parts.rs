@@ -18,6 +18,8 @@ use crate::progress::note;
 
 /// Longest wait for one part to be ready.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long an agent that is to end may take.
+const STOPPING: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Where to find what was started.
@@ -118,8 +120,13 @@ async fn node(
 ) -> Result<()> {
     let name = format!("node-{number}");
     let data = local.node(number);
+    let known = is_known(client, &name).await?;
     if record.runs(&name) {
-        return Ok(());
+        if known {
+            return Ok(());
+        }
+        // It was removed while its agent ran, which would only ask again and again.
+        process::stop(record, &name, STOPPING).await?;
     }
     std::fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
     let first = up.port_base + (number - 1) * 100;
@@ -135,7 +142,7 @@ async fn node(
     write_config(&config, &toml)?;
     let agent = local.program("berth-agent")?;
     let joined = data.join("identity/node.json").is_file();
-    if !joined || !is_known(client, &name).await? {
+    if !joined || !known {
         join(client, &agent, (&config, &data), endpoint, &name).await?;
     }
     let args = vec![
