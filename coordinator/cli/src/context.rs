@@ -1,13 +1,18 @@
 //! Where the coordinator is and how to be let in: contexts in `~/.config/berth/config.toml`, or the
-//! environment, which wins.
+//! environment, which wins. Without either, the coordinator that is installed on this machine, for whoever may
+//! read its token.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
+
+/// Where the package `berth-coordinator` keeps what the CLI needs.
+const INSTALLED: &str = "/var/lib/berth/coordinator";
 
 /// The file of contexts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,7 +110,13 @@ pub(crate) fn load() -> Result<Context> {
     let stored = if endpoint.is_some() && ca.is_some() && token.is_some() {
         None
     } else {
-        chosen(&Contexts::read(&file()?)?, var("BERTH_CONTEXT"))?
+        // Without a home, as under cron, there are no contexts.
+        let contexts =
+            file().map_or_else(|_| Ok(Contexts::default()), |file| Contexts::read(&file))?;
+        match chosen(&contexts, var("BERTH_CONTEXT"))? {
+            Some(stored) => Some(stored),
+            None => installed(Path::new(INSTALLED))?,
+        }
     };
     let missing = "there is no coordinator to talk to: run `berth up`, or set BERTH_ENDPOINT, BERTH_CA and BERTH_TOKEN";
     let endpoint = endpoint
@@ -144,6 +155,40 @@ fn chosen(contexts: &Contexts, wanted: Option<String>) -> Result<Option<Stored>>
         );
     }
     Ok(found)
+}
+
+/// The coordinator whose data are in this folder, if there is one. Errors: there is one, and this user may not
+/// read its token.
+fn installed(data: &Path) -> Result<Option<Stored>> {
+    let written = match std::fs::read_to_string(data.join("endpoint")) {
+        Ok(written) => written,
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => bail!(
+            "this user may not read the token of this machine's coordinator: run this as root, or set \
+             BERTH_ENDPOINT, BERTH_CA and BERTH_TOKEN"
+        ),
+        Err(_) => return Ok(None),
+    };
+    Ok(Some(Stored {
+        endpoint: reachable(written.trim()),
+        ca: data.join("ca.crt"),
+        token: None,
+        token_file: Some(data.join("admin.token")),
+    }))
+}
+
+/// Every address of this machine is written as none: one of them is loopback.
+fn reachable(written: &str) -> String {
+    let address = written.trim_start_matches("https://");
+    match address.parse::<SocketAddr>() {
+        Ok(listens) if listens.ip().is_unspecified() => {
+            let port = listens.port();
+            match listens {
+                SocketAddr::V4(_) => format!("127.0.0.1:{port}"),
+                SocketAddr::V6(_) => format!("[::1]:{port}"),
+            }
+        }
+        _ => address.to_owned(),
+    }
 }
 
 fn stored_token(stored: &Stored) -> Result<String> {
@@ -210,6 +255,19 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(chosen(&contexts, None).unwrap(), Some(stored));
         assert!(chosen(&contexts, Some("prod".into())).is_err());
+    }
+
+    #[test]
+    fn the_coordinator_of_this_machine_needs_no_context() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(installed(dir.path()).unwrap(), None);
+        std::fs::write(dir.path().join("endpoint"), "0.0.0.0:7450\n").unwrap();
+        let found = installed(dir.path()).unwrap().unwrap();
+        assert_eq!(found.endpoint, "127.0.0.1:7450");
+        assert_eq!(found.ca, dir.path().join("ca.crt"));
+        assert_eq!(found.token_file, Some(dir.path().join("admin.token")));
+        assert_eq!(reachable("https://[::]:1"), "[::1]:1");
+        assert_eq!(reachable("10.0.0.1:7450"), "10.0.0.1:7450");
     }
 
     #[test]
