@@ -101,10 +101,10 @@ async fn outlives_its_agent(hosts: &Hosts, cluster: &Cluster) -> Result<()> {
         let old = property(hosts, 1, "berth-agent", "MainPID")?;
         hosts.exec(1, &format!("systemctl {end} berth-agent"))?;
         until("another agent to have a session", || async {
-            let new = property(hosts, 1, "berth-agent", "MainPID")?;
-            let status = property(hosts, 1, "berth-agent", "StatusText")?;
+            let both = property(hosts, 1, "berth-agent", "MainPID,StatusText")?;
+            let (new, status) = both.split_once('\n').unwrap_or_default();
             let back = new != old && new != "0" && status.contains(", connected");
-            Ok((back, (new, status)))
+            Ok((back, both))
         })
         .await?;
         cluster.wait_ready("web", 2).await?;
@@ -123,10 +123,9 @@ async fn hanging_agent_is_started_anew(hosts: &Hosts, cluster: &Cluster) -> Resu
         kill -STOP $(systemctl show --value -p MainPID berth-agent)";
     hosts.exec(1, hang)?;
     until("systemd to have started the agent anew", || async {
-        let restarts = property(hosts, 1, "berth-agent", "NRestarts")?;
-        let state = property(hosts, 1, "berth-agent", "ActiveState")?;
-        let anew = restarts != "0" && state == "active";
-        Ok((anew, (restarts, state)))
+        let both = property(hosts, 1, "berth-agent", "NRestarts,ActiveState")?;
+        let (restarts, state) = both.split_once('\n').unwrap_or_default();
+        Ok((restarts != "0" && state == "active", both))
     })
     .await?;
     cluster.wait_ready("web", 2).await?;

@@ -1,4 +1,4 @@
-//! Machines that are drained, cut off from their coordinator, set to another time, and off past their
+//! Machines that are drained, cut off from their coordinator or from everybody, set to another time, and off past their
 //! certificate's end: clients are served all the time, and nobody has to lend a hand.
 
 use std::time::Duration;
@@ -17,13 +17,14 @@ fn nodes_are_drained_cut_off_and_wrong_about_the_time() -> Result<()> {
         let mut options = Options::on_hosts();
         // A lost machine is to be replaced, and a certificate to end, within the test.
         options.coordinator =
-            "heartbeat = \"1s\"\nnode_lease = \"10s\"\nnode_certificate_life = \"15s\"\n"
+            "heartbeat = \"1s\"\nnode_lease = \"10s\"\nnode_certificate_life = \"10s\"\n"
                 .to_owned();
         let cluster = Cluster::start(options, MODULE).await?;
         hosts.join_all(&cluster, "").await?;
         cluster.deploy("web", Mode::Good, 2).await?;
         drained(&cluster).await?;
         cut_off(&hosts, &cluster).await?;
+        unplugged(&hosts, &cluster).await?;
         wrong_clocks(&hosts, &cluster).await?;
         off_past_its_certificates_end(&hosts, &cluster).await
     })
@@ -75,34 +76,71 @@ async fn cut_off(hosts: &Hosts, cluster: &Cluster) -> Result<()> {
     meanwhile.pass(50).await?;
     let outcome = meanwhile.end().await?;
     assert!(outcome.by_instance.contains_key(&id), "{outcome:?}");
+    replaced(cluster).await?;
+    load.pass(50).await?;
+    load.end().await?.assert_none_failed();
+
+    // Its module runs on; its requests are over, also when it is back.
+    assert!(hosts.succeeds(host, &module(&id)));
+    let after = Load::start(&cluster.client, "web", 4, 200_000);
+    after.pass(50).await?;
+    hosts.lose_other(host, false)?;
+    comes_back(hosts, cluster, (host, &id), after).await
+}
+
+/// Nobody reaches it, and it reaches nobody, until its certificate has ended, too.
+async fn unplugged(hosts: &Hosts, cluster: &Cluster) -> Result<()> {
+    cluster.client.scale("web", 2).await?;
+    cluster.wait_ready("web", 2).await?;
+    let (host, id) = first(cluster).await?;
+    let load = Load::start(&cluster.client, "web", 4, 400_000);
+    load.pass(50).await?;
+    hosts.link_down(host)?;
+    replaced(cluster).await?;
+    load.pass(50).await?;
+    let outcome = load.end().await?;
+    outcome.assert_none_failed();
+    assert!(outcome.by_instance.contains_key(&id), "{outcome:?}");
+    let after = Load::start(&cluster.client, "web", 4, 500_000);
+    hosts.link_up(host)?;
+    comes_back(hosts, cluster, (host, &id), after).await
+}
+
+/// Waits until what is on the machine that nothing is heard of runs elsewhere.
+async fn replaced(cluster: &Cluster) -> Result<()> {
     until("it to be replaced", || async {
         let view = cluster.client.service("web").await?;
         let lost = cluster.client.status().await?.nodes.get("lost") == Some(&1);
         Ok((lost && view.ready == 2, view))
     })
-    .await?;
-    load.pass(50).await?;
-    load.end().await?.assert_none_failed();
+    .await
+}
 
-    // Its module runs on; its requests are over, also when it is back.
-    let module = format!("grep -qsz BERTH_INSTANCE={id} /proc/[0-9]*/environ");
-    assert!(hosts.succeeds(host, &module));
-    let after = Load::start(&cluster.client, "web", 4, 200_000);
-    after.pass(50).await?;
-    hosts.lose_other(host, false)?;
+/// Whether a process of this instance runs, as a script.
+fn module(id: &str) -> String {
+    format!("grep -qsz BERTH_INSTANCE={id} /proc/[0-9]*/environ")
+}
+
+/// A machine that returns stops what was replaced, which nobody asks again, and is used again.
+async fn comes_back(
+    hosts: &Hosts,
+    cluster: &Cluster,
+    (host, id): (usize, &str),
+    load: Load,
+) -> Result<()> {
     until("it to be back without what was replaced", || async {
         let view = node(cluster, host).await?;
         let ready = cluster.client.status().await?.nodes.get("lost") == Some(&0);
-        let runs = hosts.succeeds(host, &module);
-        Ok((ready && view.instances.is_empty() && !runs, view))
+        let empty = ready && view.instances.is_empty();
+        Ok((empty && !hosts.succeeds(host, &module(id)), view))
     })
     .await?;
     cluster.client.scale("web", 3).await?;
     cluster.wait_ready("web", 3).await?;
-    after.pass(50).await?;
-    let outcome = after.end().await?;
+    load.pass(50).await?;
+    let outcome = load.end().await?;
     outcome.assert_none_failed();
-    assert!(!outcome.by_instance.contains_key(&id), "{outcome:?}");
+    assert!(!outcome.by_instance.contains_key(id), "{outcome:?}");
     Ok(())
 }
 

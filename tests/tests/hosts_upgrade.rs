@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use berth_model::api::StatusView;
 use berth_tests::hosts::{SHARE, deb};
 use berth_tests::{Client, Hosts, Load, Mode, bin, output_of, stage, until};
 use tempfile::TempDir;
@@ -19,6 +20,10 @@ const UNITS: [(usize, &str); 4] = [
     (NODE, "berth-agent"),
     (NODE, "berth-relay"),
 ];
+
+/// The last line of configuration in the newer packages, and one of an administrator's.
+const NEWER: &str = "# newer\n";
+const MINE: &str = "# mine";
 
 /// A fleet that is nowhere but on hosts.
 struct Fleet<'a> {
@@ -61,23 +66,26 @@ impl<'a> Fleet<'a> {
     async fn deploy(&self, name: &str) -> Result<()> {
         let folder = self.dir.path().join("package");
         stage(&folder, Path::new(MODULE), name, "1.0.0", Mode::Good)?;
-        let token = std::fs::read_to_string(self.dir.path().join("admin.token"))?;
-        let mut push = Command::new(bin("berth")?);
-        push.args(["model", "push"])
-            .arg(&folder)
-            .env(
-                "BERTH_ENDPOINT",
-                format!("https://{}:7450", self.hosts.address(CONTROL)),
-            )
-            .env("BERTH_CA", self.dir.path().join("ca.crt"))
-            .env("BERTH_TOKEN", token.trim());
-        output_of(&mut push)?;
+        let folder = folder.to_str().context("a path that is not UTF-8")?;
+        self.cli(&["model", "push", folder])?;
         self.client.deploy(name, Some(1)).await?;
         until("the service to answer", || async {
             let answer = self.client.predict(name, 0).await?;
             Ok((answer.0.is_success(), answer))
         })
         .await
+    }
+
+    /// What the CLI says. It looks at no dates, unlike the client.
+    fn cli(&self, args: &[&str]) -> Result<String> {
+        let token = std::fs::read_to_string(self.dir.path().join("admin.token"))?;
+        let endpoint = format!("https://{}:7450", self.hosts.address(CONTROL));
+        let mut cli = Command::new(bin("berth")?);
+        cli.args(args)
+            .env("BERTH_ENDPOINT", endpoint)
+            .env("BERTH_CA", self.dir.path().join("ca.crt"))
+            .env("BERTH_TOKEN", token.trim());
+        output_of(&mut cli)
     }
 
     /// (instance, start, pid)
@@ -102,7 +110,9 @@ impl<'a> Fleet<'a> {
         let before = self.main_pids()?;
         load.pass(100).await?;
         let file = newer(self.hosts, package)?;
-        let told = self.hosts.exec(host, &format!("dpkg -i {file}"))?;
+        // As an administrator does who wants to be asked nothing.
+        let install = format!("dpkg --force-confdef --force-confold -i {file}");
+        let told = self.hosts.exec(host, &install)?;
         until("systemd to follow the new processes", || async {
             let now = self.main_pids()?;
             let mut changed = UNITS.iter().zip(before.iter().zip(&now));
@@ -142,6 +152,13 @@ fn newer(hosts: &Hosts, package: &str) -> Result<String> {
     let version = text.lines().find(|line| line.starts_with("Version: "));
     let version = version.context("a version")?;
     std::fs::write(&control, text.replace(version, "Version: 99.0.0"))?;
+    // Its configuration has changed, too.
+    let files = std::fs::read_to_string(unpacked.join("DEBIAN/conffiles"))?;
+    for file in files.lines() {
+        let file = unpacked.join(file.trim_start_matches('/'));
+        let text = std::fs::read_to_string(&file)?;
+        std::fs::write(&file, text + NEWER)?;
+    }
     let mut pack = Command::new("dpkg-deb");
     pack.args(["--root-owner-group", "-Znone", "-b"]);
     output_of(pack.arg(&unpacked).arg(&packed))?;
@@ -154,9 +171,15 @@ fn newer_packages_under_load_cost_no_request_no_line_and_no_instance() -> Result
         let fleet = Fleet::install(&hosts).await?;
         fleet.deploy("web").await?;
         let before = fleet.runs("web").await?;
+        hosts.exec(NODE, &format!("echo '{MINE}' >>/etc/berth/agent.toml"))?;
         let load = Load::start(&fleet.client, "web", 4, 1);
         fleet.upgrade(NODE, "berth-agent", &load).await?;
         fleet.upgrade(CONTROL, "berth-coordinator", &load).await?;
+        // What was edited is kept, and what was not is replaced.
+        let last = hosts.exec(NODE, "tail -1 /etc/berth/agent.toml")?;
+        ensure!(last == MINE, "{last}");
+        let last = hosts.exec(CONTROL, "tail -1 /etc/berth/coordinator.toml")?;
+        ensure!(last == NEWER.trim(), "{last}");
         // Once more by hand, and the agent beside: what was adopted is adopted again.
         hosts.exec(CONTROL, "systemctl reload berth-gateway")?;
         hosts.exec(
@@ -188,6 +211,7 @@ fn newer_packages_under_load_cost_no_request_no_line_and_no_instance() -> Result
             fleet.runs("web").await? == before,
             "instances were restarted"
         );
+        wrong_time(&fleet).await?;
         // The old processes are gone, systemd has noticed nothing, and it stops the right one.
         for (host, unit) in UNITS {
             let failed =
@@ -199,4 +223,37 @@ fn newer_packages_under_load_cost_no_request_no_line_and_no_instance() -> Result
         ensure!(hosts.exec(CONTROL, stop)? == "inactive\n0");
         Ok(())
     })
+}
+
+/// The coordinator's clock jumps. What runs does not notice, and whoever begins anew is let in and finds the other.
+async fn wrong_time(fleet: &Fleet<'_>) -> Result<()> {
+    const HOUR: i64 = 3_600;
+    const YEAR: i64 = 365 * 86_400;
+    let before = fleet.runs("web").await?;
+    let load = Load::start(&fleet.client, "web", 4, 1_000_000);
+    for shift in [HOUR, -HOUR, YEAR, -YEAR, 0] {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+        let time = now.as_secs().saturating_add_signed(shift);
+        let mut set = format!("date -s @{time}");
+        if shift.abs() != HOUR {
+            set += "; systemctl restart berth-coordinator";
+            fleet.hosts.exec(NODE, "systemctl stop berth-agent")?;
+        }
+        fleet.hosts.exec(CONTROL, &set)?;
+        fleet.hosts.exec(NODE, "systemctl start berth-agent")?;
+        until("agent and gateway to have sessions", || async {
+            let status: StatusView = serde_json::from_str(&fleet.cli(&["status", "-o", "json"])?)?;
+            let ready = status.nodes.get("ready") == Some(&1);
+            Ok((ready && status.gateways.iter().all(|g| g.connected), status))
+        })
+        .await
+        .with_context(|| format!("by {shift} s"))?;
+        load.pass(30).await?;
+    }
+    load.end().await?.assert_none_failed();
+    ensure!(
+        fleet.runs("web").await? == before,
+        "instances were restarted"
+    );
+    Ok(())
 }
