@@ -48,13 +48,19 @@ async fn power_cut_under_load(hosts: &Hosts, cluster: &Cluster) -> Result<()> {
 async fn boots_without_coordinator(hosts: &Hosts, cluster: &mut Cluster) -> Result<()> {
     let before = cluster.runs("web").await?;
     cluster.coordinator.kill();
-    hosts.cut(1)?;
-    hosts.boot(1)?;
-    until("the instance to run again, with nobody to ask", || async {
-        let runs = hosts.succeeds(1, "readlink /proc/[0-9]*/exe | grep -q test-module");
-        Ok((runs, "not yet"))
-    })
-    .await?;
+    // One loses its power, and one is rebooted in order.
+    hosts.each(|host| match host {
+        1 => hosts.cut(host).and_then(|()| hosts.boot(host)),
+        2 => hosts.off(host).and_then(|()| hosts.boot(host)),
+        _ => Ok(()),
+    })?;
+    for host in [1, 2] {
+        until("the instance to run again, with nobody to ask", || async {
+            let runs = hosts.succeeds(host, "readlink /proc/[0-9]*/exe | grep -q test-module");
+            Ok((runs, "not yet"))
+        })
+        .await?;
+    }
     // The gateway serves by its last table, and finds it again there.
     let load = Load::start(&cluster.client, "web", 4, 1_000_000);
     load.pass(200).await?;
