@@ -33,6 +33,8 @@ pub struct Config {
     pub relay_listen: SocketAddr,
     /// `relay_dir`: the folder that it reads.
     pub relay_dir: PathBuf,
+    /// `relay_metrics`: the file with its figures.
+    pub relay_metrics: PathBuf,
     /// `kind`: `"physical"` or `"virtual"`; none: found out.
     pub kind: Option<NodeKind>,
     /// `exclusive`: one instance at a time; none: on virtual machines.
@@ -71,6 +73,7 @@ impl Default for Config {
             address: IpAddr::from([127, 0, 0, 1]),
             relay_listen: SocketAddr::from(([0, 0, 0, 0], 7460)),
             relay_dir: PathBuf::from("/var/lib/berth/relay"),
+            relay_metrics: PathBuf::from("/run/berth-relay/metrics.prom"),
             kind: None,
             exclusive: None,
             labels: BTreeMap::new(),
@@ -99,6 +102,7 @@ const KEYS: &[&str] = &[
     "address",
     "relay_listen",
     "relay_dir",
+    "relay_metrics",
     "kind",
     "exclusive",
     "labels",
@@ -160,6 +164,9 @@ impl Config {
             relay_dir: reader
                 .text("relay_dir")
                 .map_or(default.relay_dir, PathBuf::from),
+            relay_metrics: reader
+                .text("relay_metrics")
+                .map_or(default.relay_metrics, PathBuf::from),
             kind: reader.kind(),
             exclusive: reader.take("exclusive", "true or false", |value| value.as_bool()),
             labels: reader.labels(),

@@ -35,6 +35,20 @@ impl FileError {
     }
 }
 
+/// Opens a file of a folder that belongs to somebody else: not through a link, and nothing but a plain file.
+pub(crate) fn open_plain(path: &Path) -> io::Result<File> {
+    // Or it would be waited for a FIFO's other end.
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is no plain file")),
+    }
+}
+
 /// Replaces a file durably: temporary file, fsync, rename, fsync of the folder. `mode` holds from the
 /// file's first moment. One writer at a time.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {

@@ -75,6 +75,7 @@ fn relay_place(config: &Config, data: &DataDir, identity: &Identity, endpoint: &
     Place {
         node: identity.name.clone(),
         folder: config.relay_dir.clone(),
+        figures: config.relay_metrics.clone(),
         listen: config.relay_listen,
         address: config.address,
         endpoint: endpoint.to_owned(),
@@ -300,7 +301,7 @@ impl Agent {
     /// Works for ever; tells which task ended, if one did.
     pub(crate) async fn work(self) -> RunError {
         let started = clock::now();
-        let connected = self.connected.clone();
+        let (connected, machine) = (self.connected.clone(), self.session.machine.clone());
         let systemd = supervised::tell(
             self.session.identity.borrow().name.to_string(),
             self.session.endpoint.clone(),
@@ -313,7 +314,7 @@ impl Agent {
             _ = tokio::spawn(self.logs.run()) => "log shipper",
             _ = tokio::spawn(self.session.run()) => "session",
             _ = tokio::spawn(self.renewer.run()) => "renewal",
-            _ = tokio::spawn(self.relay.work(connected)) => "relay",
+            _ = tokio::spawn(self.relay.work(connected, machine)) => "relay",
         };
         tracing::error!(task = ended, after = ?clock::now().since(started), "a task ended");
         RunError::Task(ended)

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{FleetName, NodeName};
-use crate::relay::RelayFacts;
+use crate::relay::{RelayFacts, RelayStatistics};
 use crate::resources::Resources;
 use crate::time::{Span, Timestamp};
 
@@ -153,6 +153,9 @@ pub struct NodeStatistics {
     /// What its GPUs do.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub gpus: Vec<GpuStatistics>,
+    /// What its relay does; none where there is none, or it does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relay: Option<RelayStatistics>,
 }
 
 /// What a GPU does.

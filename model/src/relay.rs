@@ -80,6 +80,32 @@ pub struct RelayFacts {
     pub key: String,
 }
 
+/// What a node's relay has done since its process began, and what it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RelayStatistics {
+    /// Callers' connections that are open.
+    pub open: u64,
+    /// Connections that came, whosever they were.
+    pub accepted: u64,
+    /// Those that were turned away: strangers, and callers that are not on the list.
+    pub refused: u64,
+    /// Those that found no place, because too many handshakes were under way.
+    pub crowded_out: u64,
+    /// Handshakes that resumed a session.
+    pub resumed: u64,
+    /// Callers that asked for what is not there, or does not answer.
+    pub not_connected: u64,
+    /// Connections passed on to instances.
+    pub passed_on: u64,
+    /// Those cut off: the caller or the instance was taken from the table.
+    pub cut_off: u64,
+    /// Bytes to instances.
+    pub to_instances_bytes: u64,
+    /// Bytes from instances.
+    pub from_instances_bytes: u64,
+}
+
 /// How a gateway reaches one instance through its node's relay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Relayed {

@@ -30,9 +30,10 @@ impl RelayPlace {
     /// Lines of the node's agent.toml; to stand before its tables.
     pub fn agent_toml(&self) -> String {
         format!(
-            "relay_listen = \"0.0.0.0:{}\"\nrelay_dir = \"{}\"\n",
+            "relay_listen = \"0.0.0.0:{}\"\nrelay_dir = \"{}\"\nrelay_metrics = \"{}\"\n",
             self.port,
-            self.folder.display()
+            self.folder.display(),
+            self.runtime.join("metrics.prom").display()
         )
     }
 

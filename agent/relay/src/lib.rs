@@ -17,6 +17,7 @@
 //! the list loses its open connections at once.
 #![forbid(unsafe_code)]
 
+pub mod figures;
 pub mod folder;
 mod limits;
 mod listen;

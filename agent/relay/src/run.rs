@@ -10,9 +10,10 @@ use berth_handover::{Claim, Entrance, HandoverError, Offer, Socket, Taking, ente
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::figures;
 use crate::limits::Limits;
 use crate::listen::Door;
-use crate::metrics::{self, Metrics};
+use crate::metrics::Metrics;
 use crate::session::Shared;
 use crate::state::{Current, Loader};
 
@@ -110,6 +111,10 @@ pub async fn run(config: &Config, stop: impl Future<Output = ()>) -> Result<(), 
     };
     // From here on nobody is accepted, and the list of callers is still followed.
     drop(relay);
+    if !told {
+        // The figures are those of the process that serves.
+        counting.abort();
+    }
     let patience = *end.as_ref().unwrap_or(&config.stop);
     let finishing = async {
         finish(&shared, patience.min(config.drain)).await;
@@ -288,9 +293,9 @@ async fn finish(shared: &Shared, patience: Duration) {
 async fn count(shared: Arc<Shared>, runtime: PathBuf) {
     let mut last = String::new();
     loop {
-        let text = shared.metrics.text(shared.limits.open());
+        let text = figures::text(shared.metrics.figures(shared.limits.open()));
         if text != last {
-            if let Err(error) = metrics::write(&runtime, &text) {
+            if let Err(error) = figures::write(&runtime, &text) {
                 tracing::warn!(%error, "cannot write the figures");
             }
             last = text;

@@ -52,7 +52,6 @@ struct Guest {
 /// Serves one connection to its end.
 pub(crate) async fn serve(shared: Arc<Shared>, stream: TcpStream, place: Handshake) {
     let Some(mut stream) = greet(&shared, stream).await else {
-        Metrics::count(&shared.metrics.refused);
         return;
     };
     let mut over = shared.over.subscribe();
@@ -84,14 +83,20 @@ async fn greet(shared: &Shared, stream: TcpStream) -> Option<TlsStream<TcpStream
         tracing::trace!(%error, "cannot set up a connection");
         return None;
     }
-    match timeout(HANDSHAKE, state.acceptor().accept(stream)).await {
-        Ok(Ok(stream)) => Some(stream),
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "turned somebody away");
-            None
+    let handshake = async {
+        // Who only looks whether somebody listens, as the node's agent does, is not refused anything.
+        if stream.peek(&mut [0]).await? == 0 {
+            return Ok(None);
         }
-        Err(_) => None,
+        state.acceptor().accept(stream).await.map(Some)
+    };
+    match timeout(HANDSHAKE, handshake).await {
+        Ok(Ok(stream)) => return stream,
+        Ok(Err(error)) => tracing::debug!(%error, "turned somebody away"),
+        Err(_) => tracing::debug!("somebody took too long"),
     }
+    Metrics::count(&shared.metrics.refused);
+    None
 }
 
 fn introduce(stream: &TlsStream<TcpStream>) -> Option<(CertificateDer<'static>, InstanceId)> {

@@ -57,7 +57,7 @@ pub(crate) struct Sampler {
 }
 
 impl Sampler {
-    /// What is so now; `data` is on the file system that counts. Of packages and GPUs others know.
+    /// What is so now; `data` is on the file system that counts. Of packages, GPUs and the relay others know.
     pub(crate) fn sample(&mut self, data: &Path) -> NodeStatistics {
         if self.system.is_none() {
             self.system = system();
@@ -74,6 +74,7 @@ impl Sampler {
             disk_free_bytes: room.free,
             packages_bytes: 0,
             gpus: Vec::new(),
+            relay: None,
         }
     }
 }

@@ -25,6 +25,7 @@ use self::mode::{Mode, Told, decide};
 use crate::files::{FileError, read_optional, replace};
 use crate::reconcile::Event;
 use crate::rpc::board::Board;
+use crate::rpc::machine::Machine;
 
 /// The condition's kind.
 const RELAY: &str = "relay";
@@ -40,6 +41,8 @@ pub struct Place {
     pub node: NodeName,
     /// The folder that the relay reads.
     pub folder: PathBuf,
+    /// The file with the relay's figures.
+    pub figures: PathBuf,
     /// Where the relay listens.
     pub listen: SocketAddr,
     /// The configured address of the node; loopback if there is none.
@@ -119,14 +122,18 @@ impl Relay {
         relay
     }
 
-    /// Keeps the relay's certificate fresh and looks whether the relay is there, for ever.
-    pub(crate) async fn work(self: Arc<Self>, connected: changes::Receiver<Option<Channel>>) {
+    /// Keeps the relay's certificate fresh and looks whether the relay is there and what it does, for ever.
+    pub(crate) async fn work(
+        self: Arc<Self>,
+        connected: changes::Receiver<Option<Channel>>,
+        machine: Arc<Machine>,
+    ) {
         let Some(place) = self.place.clone() else {
             return std::future::pending().await;
         };
         tokio::join!(
             certify::keep_certified(&self, &place, connected),
-            watch::keep_looking(&self, &place),
+            watch::keep_looking(&self, &place, &machine),
         );
     }
 

@@ -15,6 +15,7 @@ async fn world(dir: tempfile::TempDir, endpoint: &str) -> World {
     let place = Place {
         node: "n1".parse().unwrap(),
         folder: dir.path().join("relay"),
+        figures: dir.path().join("metrics.prom"),
         listen: "127.0.0.1:7460".parse().unwrap(),
         address: Ipv4Addr::LOCALHOST.into(),
         endpoint: endpoint.to_owned(),

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use berth_model::digest::PackageDigest;
 use berth_model::node::{GpuStatistics, NodeStatistics};
+use berth_model::relay::RelayStatistics;
 use berth_proto::v1;
 
 use crate::facts::Sampler;
@@ -24,6 +25,7 @@ pub struct Machine {
 #[derive(Debug, Default)]
 struct Said {
     gpus: Vec<GpuStatistics>,
+    relay: Option<RelayStatistics>,
     packages: BTreeMap<PackageDigest, u64>,
     /// How often the set of packages has changed.
     version: u64,
@@ -48,6 +50,11 @@ impl Machine {
         self.said().gpus = gpus;
     }
 
+    /// What the relay does, if it tells.
+    pub fn relay(&self, relay: Option<RelayStatistics>) {
+        self.said().relay = relay;
+    }
+
     /// The packages that are unpacked, with their sizes.
     pub fn packages(&self, packages: BTreeMap<PackageDigest, u64>) {
         let mut said = self.said();
@@ -66,6 +73,7 @@ impl Machine {
         NodeStatistics {
             packages_bytes: said.packages.values().sum(),
             gpus: said.gpus.clone(),
+            relay: said.relay,
             ..looked
         }
     }

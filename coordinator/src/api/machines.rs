@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use berth_model::node::NodeStatistics;
+use berth_model::relay::RelayStatistics;
 
 use crate::control::Machine;
 
@@ -38,6 +39,52 @@ const FIGURES: [Figure; 7] = [
     ("packages_bytes", "Unpacked packages.", |s| {
         s.packages_bytes as f64
     }),
+];
+
+type RelayFigure = (&'static str, &'static str, fn(&RelayStatistics) -> u64);
+
+/// Since the relay's process began.
+const RELAYS: [RelayFigure; 8] = [
+    (
+        "relay_connections_total",
+        "Connections that came, whosever they were.",
+        |s| s.accepted,
+    ),
+    (
+        "relay_refused_total",
+        "Connections that were turned away: strangers, and callers that are not on the list.",
+        |s| s.refused,
+    ),
+    (
+        "relay_crowded_out_total",
+        "Connections that found no place for a handshake.",
+        |s| s.crowded_out,
+    ),
+    (
+        "relay_not_connected_total",
+        "Callers that asked for what is not there, or does not answer.",
+        |s| s.not_connected,
+    ),
+    (
+        "relay_passed_on_total",
+        "Connections passed on to instances.",
+        |s| s.passed_on,
+    ),
+    (
+        "relay_cut_off_total",
+        "Connections cut off: the caller or the instance was taken from the table.",
+        |s| s.cut_off,
+    ),
+    (
+        "relay_to_instances_bytes_total",
+        "Bytes to instances.",
+        |s| s.to_instances_bytes,
+    ),
+    (
+        "relay_from_instances_bytes_total",
+        "Bytes from instances.",
+        |s| s.from_instances_bytes,
+    ),
 ];
 
 /// All nodes; of those that are not connected only the conditions.
@@ -91,6 +138,7 @@ pub(super) fn render(machines: &[Machine]) -> String {
             line(&mut out, "gpu_busy_percent", machine, &label, busy);
         }
     }
+    relays(&mut out, &said);
     family(&mut out, "condition", "1 for each condition that holds.");
     for machine in machines {
         for condition in &machine.conditions {
@@ -102,11 +150,35 @@ pub(super) fn render(machines: &[Machine]) -> String {
 }
 
 fn family(out: &mut String, name: &str, help: &str) {
+    let kind = match name.ends_with("_total") {
+        true => "counter",
+        false => "gauge",
+    };
     // Writing to a String cannot fail.
     let _ = writeln!(
         out,
-        "# HELP berth_node_{name} {help}\n# TYPE berth_node_{name} gauge"
+        "# HELP berth_node_{name} {help}\n# TYPE berth_node_{name} {kind}"
     );
+}
+
+/// What relays have done, and the connections that they have.
+fn relays<'a, I>(out: &mut String, said: &impl Fn() -> I)
+where
+    I: Iterator<Item = (&'a Machine, &'a NodeStatistics)>,
+{
+    let open: RelayFigure = (
+        "relay_open_connections",
+        "Callers' connections that are open.",
+        |s| s.open,
+    );
+    for (name, help, value) in RELAYS.into_iter().chain([open]) {
+        family(out, name, help);
+        for (machine, statistics) in said() {
+            if let Some(relay) = &statistics.relay {
+                line(out, name, machine, "", value(relay));
+            }
+        }
+    }
 }
 
 fn line(
@@ -153,6 +225,11 @@ mod tests {
                 memory_used_bytes: 3,
                 busy_percent: None,
             }],
+            relay: Some(RelayStatistics {
+                open: 3,
+                refused: 2,
+                ..RelayStatistics::default()
+            }),
             ..NodeStatistics::default()
         };
         let text = render(&[
@@ -164,6 +241,8 @@ mod tests {
             "berth_node_disk_free_bytes{node=\"a\"} 7\n",
             "berth_node_memory_bytes{node=\"a\"} 100\n",
             "berth_node_gpu_memory_used_bytes{node=\"a\",gpu=\"GPU-\\\"1\"} 3\n",
+            "berth_node_relay_open_connections{node=\"a\"} 3\n",
+            "# TYPE berth_node_relay_refused_total counter\nberth_node_relay_refused_total{node=\"a\"} 2\n",
             "berth_node_condition{node=\"b\",condition=\"disk-full\"} 1\n",
         ] {
             assert!(text.contains(expected), "{expected} in {text}");

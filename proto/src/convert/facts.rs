@@ -1,6 +1,6 @@
 use berth_model::digest::PackageDigest;
 use berth_model::node::{Condition, Facts, Gpu, GpuStatistics, Isolation, NodeStatistics};
-use berth_model::relay::RelayFacts;
+use berth_model::relay::{RelayFacts, RelayStatistics};
 use berth_model::resources::Resources;
 
 use super::{word, word_of};
@@ -156,6 +156,7 @@ impl From<NodeStatistics> for v1::NodeStatistics {
                     busy_percent: gpu.busy_percent,
                 })
                 .collect(),
+            relay: node.relay.map(Into::into),
         }
     }
 }
@@ -181,6 +182,41 @@ impl From<v1::NodeStatistics> for NodeStatistics {
                     busy_percent: gpu.busy_percent,
                 })
                 .collect(),
+            relay: node.relay.map(Into::into),
+        }
+    }
+}
+
+impl From<RelayStatistics> for v1::RelayStatistics {
+    fn from(relay: RelayStatistics) -> Self {
+        Self {
+            open: relay.open,
+            accepted: relay.accepted,
+            refused: relay.refused,
+            crowded_out: relay.crowded_out,
+            resumed: relay.resumed,
+            not_connected: relay.not_connected,
+            passed_on: relay.passed_on,
+            cut_off: relay.cut_off,
+            to_instances_bytes: relay.to_instances_bytes,
+            from_instances_bytes: relay.from_instances_bytes,
+        }
+    }
+}
+
+impl From<v1::RelayStatistics> for RelayStatistics {
+    fn from(relay: v1::RelayStatistics) -> Self {
+        Self {
+            open: relay.open,
+            accepted: relay.accepted,
+            refused: relay.refused,
+            crowded_out: relay.crowded_out,
+            resumed: relay.resumed,
+            not_connected: relay.not_connected,
+            passed_on: relay.passed_on,
+            cut_off: relay.cut_off,
+            to_instances_bytes: relay.to_instances_bytes,
+            from_instances_bytes: relay.from_instances_bytes,
         }
     }
 }
@@ -239,6 +275,18 @@ mod tests {
                 memory_used_bytes: 7,
                 busy_percent: Some(0),
             }],
+            relay: Some(RelayStatistics {
+                open: 8,
+                accepted: 9,
+                refused: 10,
+                crowded_out: 11,
+                resumed: 12,
+                not_connected: 13,
+                passed_on: 14,
+                cut_off: 15,
+                to_instances_bytes: 16,
+                from_instances_bytes: 17,
+            }),
         };
         let wire = v1::NodeStatistics::from(statistics.clone());
         assert_eq!(NodeStatistics::from(wire.clone()), statistics);

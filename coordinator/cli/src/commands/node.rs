@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use berth_model::api::{CreateToken, DrainView, LabelNode, List, NodeView, TokenView};
 use berth_model::node::{Isolation, NodeState, NodeStatistics, RuntimeKind};
+use berth_model::relay::RelayStatistics;
 use berth_model::time::Timestamp;
 
 use crate::args::{Label, Node, Token};
@@ -245,6 +246,28 @@ fn doing(now: &NodeStatistics) -> String {
         words::bytes(now.memory_available_bytes),
         words::bytes(now.disk_free_bytes),
         words::bytes(now.packages_bytes),
+    ) + &now.relay.as_ref().map(relay_line).unwrap_or_default()
+}
+
+/// What its relay has done since its process began. What may be trouble is said only where there is some.
+fn relay_line(relay: &RelayStatistics) -> String {
+    let mut words = vec![
+        format!("{} connections open", relay.open),
+        format!("{} passed on", relay.passed_on),
+    ];
+    let troubles = [
+        (relay.refused, "refused"),
+        (relay.crowded_out, "without a place for a handshake"),
+        (relay.not_connected, "not connected to an instance"),
+        (relay.cut_off, "cut off"),
+    ];
+    let some = troubles.into_iter().filter(|(count, _)| *count > 0);
+    words.extend(some.map(|(count, what)| format!("{count} {what}")));
+    format!(
+        "  relay      {}; {} in, {} out\n",
+        words.join(", "),
+        words::bytes(relay.to_instances_bytes),
+        words::bytes(relay.from_instances_bytes),
     )
 }
 
@@ -304,6 +327,30 @@ mod tests {
         ];
         let text = nodes(&all, Timestamp(90_000), None);
         assert_eq!(text, include_str!("../../tests/golden/node-list.txt"));
+    }
+
+    #[test]
+    fn a_relay_tells_of_trouble_where_there_is_some() {
+        let quiet = RelayStatistics {
+            open: 3,
+            passed_on: 120,
+            to_instances_bytes: 2048,
+            ..RelayStatistics::default()
+        };
+        let said = relay_line(&quiet);
+        assert_eq!(
+            said,
+            "  relay      3 connections open, 120 passed on; 2.0 KiB in, 0 B out\n"
+        );
+        let said = relay_line(&RelayStatistics {
+            refused: 7,
+            cut_off: 1,
+            ..quiet
+        });
+        assert!(
+            said.contains("120 passed on, 7 refused, 1 cut off;"),
+            "{said}"
+        );
     }
 
     #[test]

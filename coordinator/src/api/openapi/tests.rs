@@ -316,6 +316,7 @@ fn answers_about_the_fleet_are_as_described() {
                     busy_percent: Some(1),
                     ..GpuStatistics::default()
                 }],
+                relay: Some(berth_model::relay::RelayStatistics::default()),
                 ..NodeStatistics::default()
             }),
         },
