@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use berth_model::id::NodeName;
 use berth_model::relay::{Caller, Role};
 
 use super::agent::AgentName;
@@ -19,6 +20,20 @@ fn allowed(world: &World) -> Vec<Caller> {
             key: gateway.key.clone(),
         })
         .collect()
+}
+
+/// The nodes whose relays go by an older list, for all that is known: the agent has no session, or was not told yet.
+pub(crate) fn untold(world: &World) -> Vec<NodeName> {
+    let told = |name: &NodeName| {
+        let agent = world.live.agents.get(&AgentName::Node(name.clone()));
+        let session = agent.and_then(|agent| agent.session.as_ref());
+        // While settling nobody is told.
+        !world.settling && session.is_some_and(|session| session.told_callers)
+    };
+    let relays = world.records.nodes.values();
+    let relays = relays.filter(|node| node.facts.relay.is_some());
+    let names = relays.map(|node| node.name.clone());
+    names.filter(|name| !told(name)).collect()
 }
 
 /// Tells the connected nodes that do not know yet. While settling none is told: gateways that came after the

@@ -265,6 +265,9 @@ pub struct GatewayView {
     /// Whether it was sent away: no relay lets it in.
     #[serde(default)]
     pub revoked: bool,
+    /// Of one that was sent away: the nodes whose relays were not told yet, as their agents are out of reach.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub untold: Vec<NodeName>,
     /// Whether it has acknowledged the newest table.
     pub current: bool,
 }

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use berth_model::api::{GatewayView, List};
+use berth_model::id::NodeName;
 
 use crate::args::Gateway;
 use crate::client::Client;
@@ -17,11 +18,12 @@ pub(super) async fn run(client: &Client, gateway: Gateway) -> Result<()> {
         }
         Gateway::Revoke { gateway } => {
             let path = format!("/v1/gateways/{gateway}/revoke");
-            let _: GatewayView = client.post(&path, &()).await?;
+            let view: GatewayView = client.post(&path, &()).await?;
             output::line(&format!(
-                "{gateway} is revoked. Whoever has gateway.token can come as another one: if it may be known, \
+                "{gateway} is revoked{}. Whoever has gateway.token can come as another one: if it may be known, \
                  delete it in the coordinator's data folder, restart the coordinator, and give the gateways \
-                 the new one"
+                 the new one",
+                still(&view)
             ))
         }
         Gateway::Remove { gateway } => {
@@ -31,11 +33,32 @@ pub(super) async fn run(client: &Client, gateway: Gateway) -> Result<()> {
     }
 }
 
+/// Where one that was sent away may still get in.
+fn still(view: &GatewayView) -> String {
+    let nodes: Vec<&str> = view.untold.iter().map(NodeName::as_str).collect();
+    match nodes.len() {
+        0 => String::new(),
+        1 => format!(
+            ", but the relay of {} was not told yet and may let it in until the agent there is back",
+            nodes.join(", ")
+        ),
+        n => format!(
+            ", but {n} relays were not told yet and may let it in until the agents there are back: {}",
+            nodes.join(", ")
+        ),
+    }
+}
+
 fn gateways(gateways: &[GatewayView], width: Option<usize>) -> String {
     let rows: Vec<Vec<String>> = gateways
         .iter()
         .map(|gateway| {
             let state = match gateway {
+                GatewayView {
+                    revoked: true,
+                    untold,
+                    ..
+                } if !untold.is_empty() => "revoked, not yet everywhere",
                 GatewayView { revoked: true, .. } => "revoked",
                 GatewayView {
                     connected: false, ..
@@ -64,6 +87,7 @@ mod tests {
             url: format!("http://{name}"),
             connected,
             revoked,
+            untold: Vec::new(),
             current: connected,
         };
         let all = [
@@ -76,5 +100,13 @@ mod tests {
         assert!(states[0].contains("follows"), "{text}");
         assert!(states[1].contains("not connected"), "{text}");
         assert!(states[2].contains("revoked"), "{text}");
+        assert_eq!(still(&all[2]), "");
+        let cut_off = GatewayView {
+            untold: vec!["n1".parse().unwrap(), "n2".parse().unwrap()],
+            ..view("c", false, true)
+        };
+        assert!(still(&cut_off).ends_with("there are back: n1, n2"));
+        let text = gateways(&[cut_off], None);
+        assert!(text.contains("revoked, not yet everywhere"), "{text}");
     }
 }

@@ -279,6 +279,7 @@ fn drain() -> DrainView {
 #[test]
 fn answers_about_the_fleet_are_as_described() {
     let gateway = GatewayView {
+        untold: vec!["n1".parse().unwrap()],
         name: "g".parse().unwrap(),
         url: String::new(),
         connected: true,

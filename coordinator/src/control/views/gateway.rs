@@ -6,6 +6,7 @@ use berth_model::id::GatewayName;
 use berth_model::problem::Problem;
 use berth_plan::Session;
 
+use crate::control::callers;
 use crate::control::world::World;
 
 /// All known gateways by name.
@@ -36,6 +37,10 @@ fn view(world: &World, record: &GatewayRecord) -> GatewayView {
         url: record.url.clone(),
         connected,
         revoked: record.revoked,
+        untold: match record.revoked {
+            true => callers::untold(world),
+            false => Vec::new(),
+        },
         current: connected && there.all(|p| p.report.acknowledged >= world.table.version),
     }
 }

@@ -238,6 +238,18 @@ fn gateways(world: &World) -> Vec<StatusProblem> {
              `berth-coordinator --role gateway`",
         ));
     }
+    for g in all.iter().filter(|g| !g.untold.is_empty()) {
+        let nodes: Vec<&str> = g.untold.iter().map(NodeName::as_str).collect();
+        out.push(problem(
+            Level::Warning,
+            format!("gateway/{}", g.name),
+            format!(
+                "revoked, but relays that were not told yet may let it in until their agents are back: {}; if its key may \
+                 be in wrong hands, close their port on the network or stop berth-relay there",
+                few(&nodes)
+            ),
+        ));
+    }
     let records = &world.records.gateways;
     let gone = |g: &GatewayView| records.get(&g.name).is_some_and(|r| r.gone.is_some());
     for g in all.iter().filter(|g| !g.revoked && !gone(g)) {
@@ -257,4 +269,13 @@ fn gateways(world: &World) -> Vec<StatusProblem> {
         }
     }
     out
+}
+
+/// The first of many names.
+fn few(names: &[&str]) -> String {
+    const FEW: usize = 5;
+    match names.len().checked_sub(FEW) {
+        None | Some(0) => names.join(", "),
+        Some(more) => format!("{} and {more} more", names[..FEW].join(", ")),
+    }
 }

@@ -1,4 +1,5 @@
 use berth_model::id::GatewayName;
+use berth_model::relay::RelayFacts;
 use berth_model::route::Order;
 use berth_plan::{GatewaySeen, Session};
 
@@ -150,6 +151,44 @@ fn who_may_come_is_told_once_and_whenever_it_changes() {
             .agents
             .contains_key(&AgentName::Node("n1".parse().unwrap()))
     );
+}
+
+#[test]
+fn it_is_said_which_relays_may_still_let_a_revoked_gateway_in() {
+    let mut w = world_with_service();
+    let mut words = connect(&mut w, "n1");
+    for (name, relay) in [("n1", true), ("n2", true), ("n3", false)] {
+        let mut record = w.records.nodes.values().next().unwrap().clone();
+        record.name = name.parse().unwrap();
+        record.facts.relay = relay.then(|| RelayFacts {
+            address: "10.0.0.7:7460".parse().unwrap(),
+            key: "aa".to_owned(),
+        });
+        w.records.nodes.put(record.name.clone(), record);
+    }
+    let name: GatewayName = "g1".parse().unwrap();
+    let (connection, _) = open(&mut w, &called(&name)).unwrap();
+    key(&mut w, connection, "aa").unwrap();
+    callers::tell(&mut w);
+    let untold = |w: &World| {
+        let view = views::gateway::one(w, &name).unwrap();
+        let names: Vec<String> = view.untold.iter().map(ToString::to_string).collect();
+        let said = views::status::status(w).problems;
+        let said = said.iter().any(|p| p.message.starts_with("revoked, but"));
+        assert_eq!(said, !names.is_empty());
+        names
+    };
+    assert!(untold(&w).is_empty(), "it is let in");
+    revoke(&mut w, &name).unwrap();
+    callers::tell(&mut w);
+    assert_eq!(untold(&w), ["n2"], "its agent has no session");
+    w.settling = true;
+    assert_eq!(untold(&w), ["n1", "n2"]);
+    w.settling = false;
+    let n1 = AgentName::Node("n1".parse().unwrap());
+    w.live.agents.get_mut(&n1).unwrap().session = None;
+    assert_eq!(untold(&w), ["n1", "n2"]);
+    while words.try_recv().is_ok() {}
 }
 
 #[test]
