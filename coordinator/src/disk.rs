@@ -13,6 +13,13 @@ use crate::edge::Edge;
 /// Between looks.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// A file that is given up by a coordinator that begins on a full disk: it writes down that it began, and what is deleted
+/// to make room is written down, too.
+const RESERVE: &str = "reserve";
+
+/// Bytes of the reserve, unless the disk is very small.
+const RESERVE_BYTES: u64 = 1 << 20;
+
 /// How much room there is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Level {
@@ -34,6 +41,50 @@ pub struct Found {
     pub says: String,
 }
 
+/// Total and free bytes of the file system of a folder.
+fn room(data: &Path) -> std::io::Result<(u64, u64)> {
+    let stat = rustix::fs::statvfs(data)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    Ok((bytes(stat.f_blocks), bytes(stat.f_bavail)))
+}
+
+fn reserve_bytes(total: u64) -> u64 {
+    RESERVE_BYTES.min(total / 64)
+}
+
+/// Gives the reserve up if there is less room than it takes. To be called before anything is opened.
+pub(crate) fn give_up_reserve(data: &Path) {
+    let Ok((total, free)) = room(data) else {
+        return;
+    };
+    if free < reserve_bytes(total) && std::fs::remove_file(data.join(RESERVE)).is_ok() {
+        tracing::warn!(
+            "no room to begin in {}: the reserve is given up",
+            data.display()
+        );
+    }
+}
+
+/// Makes the reserve if it is not there, of bytes that are really there. Without it a coordinator cannot begin on a full
+/// disk, and all else is the same.
+fn make_reserve(data: &Path, total: u64) {
+    use std::io::Write;
+    let path = data.join(RESERVE);
+    if path.exists() {
+        return;
+    }
+    let made = std::fs::File::create(&path).and_then(|mut file| {
+        for _ in 0..reserve_bytes(total).div_ceil(4096) {
+            file.write_all(&[0x5A; 4096])?;
+        }
+        file.sync_all()
+    });
+    if let Err(error) = made {
+        tracing::debug!(%error, "no room for the reserve");
+        let _ = std::fs::remove_file(&path);
+    }
+}
+
 /// Looks at the disk of `data` again and again, until shutdown.
 pub(crate) async fn watch(edge: Arc<Edge>, data: std::path::PathBuf) {
     let shutdown: CancellationToken = edge.shutdown.clone();
@@ -42,13 +93,19 @@ pub(crate) async fn watch(edge: Arc<Edge>, data: std::path::PathBuf) {
     let mut before = Level::Well;
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
         let path = data.clone();
-        let looked = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&path)).await;
-        let Ok(Ok(stat)) = looked else { continue };
-        let total = stat.f_blocks.saturating_mul(stat.f_frsize);
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let looked = tokio::task::spawn_blocking(move || {
+            let (total, free) = room(&path)?;
+            let level = judge(before, total, free);
+            if level == Level::Well {
+                make_reserve(&path, total);
+            }
+            Ok::<_, std::io::Error>((total, free, level))
+        });
+        let Ok(Ok((total, free, level))) = looked.await else {
+            continue;
+        };
         edge.figures.disk_bytes.store(total, Ordering::Relaxed);
         edge.figures.disk_free_bytes.store(free, Ordering::Relaxed);
-        let level = judge(before, total, free);
         if level == before {
             continue;
         }
@@ -92,6 +149,18 @@ fn says(data: &Path, total: u64, free: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_reserve_is_given_up_only_where_there_is_no_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let (total, _) = room(dir.path()).unwrap();
+        make_reserve(dir.path(), total);
+        let reserve = dir.path().join(RESERVE);
+        let made = reserve.metadata().unwrap().len();
+        assert!(made > 0 && made >= reserve_bytes(total));
+        give_up_reserve(dir.path());
+        assert!(reserve.exists(), "there is room");
+    }
 
     #[test]
     fn levels_come_at_once_and_go_with_a_margin() {

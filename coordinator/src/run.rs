@@ -83,6 +83,7 @@ impl Coordinator {
     pub async fn start(config: ControlConfig) -> Result<Self, RunError> {
         let dir = config.data_dir.clone();
         create_private(&dir)?;
+        disk::give_up_reserve(&dir);
         // First of all, because it also locks the folder: a second coordinator stops here.
         let store = open_store(dir.join(DATABASE_FILE)).await?;
         // Whoever waits for it must not find that of the last run.
