@@ -64,6 +64,8 @@ mod tests {
 
     /// What a request fails with whose connection breaks while the body is sent.
     async fn broken_connection() -> anyhow::Error {
+        // As the program's own start does it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let pieces = futures_util::stream::iter([Err::<Vec<u8>, _>(std::io::Error::from(
