@@ -51,7 +51,13 @@ async fn traffic_goes_on_whatever_becomes_of_agents_and_relays() -> Result<()> {
     cluster.wait_connected().await?;
     load.pass(50).await?;
 
-    // A new process takes over from each relay.
+    until("both relays to have passed something on", || async {
+        let passed = passed(&cluster);
+        Ok((passed.iter().all(|n| *n > 0), passed))
+    })
+    .await?;
+
+    // A new process takes over from each relay, and counts from nothing.
     for i in 0..2 {
         let place = cluster.relay_place(i);
         // What it starts outlives it, and would hold a pipe open.
@@ -74,11 +80,6 @@ async fn traffic_goes_on_whatever_becomes_of_agents_and_relays() -> Result<()> {
         before,
         "no instance was restarted"
     );
-    until("both relays to have passed something on", || async {
-        let passed = passed(&cluster);
-        Ok((passed.iter().all(|n| *n > 0), passed))
-    })
-    .await?;
     for i in 0..2 {
         // Those that took over are nobody's children here.
         let text = cluster.relay_place(i).runtime.display().to_string();
