@@ -33,10 +33,17 @@ pub(crate) fn render(heading: &[&str], rows: &[Vec<String>], width: Option<usize
 }
 
 const NARROWEST: usize = 6;
+/// What is left of the last column before others are cut.
+const LAST: usize = 12;
 
-/// Takes from the widest column, one character at a time, until all fit or all are narrow.
+/// Takes from the last column, which is where people read on, then from the widest, one character at a time,
+/// until all fit or all are narrow. An address or a name that is cut is of no use.
 fn shrink(widths: &mut [usize], total: usize) {
     let gaps = widths.len().saturating_sub(1) * 2;
+    let too_wide = (widths.iter().sum::<usize>() + gaps).saturating_sub(total);
+    if let Some(last) = widths.last_mut() {
+        *last = (*last).min((*last).saturating_sub(too_wide).max(LAST));
+    }
     while widths.iter().sum::<usize>() + gaps > total {
         match widths.iter_mut().max() {
             Some(widest) if *widest > NARROWEST => *widest -= 1,
@@ -78,6 +85,17 @@ mod tests {
         assert_eq!(
             render(&["NAME", "WHY"], &rows, Some(20)),
             "NAME  WHY\nweb   a rather long…\n"
+        );
+    }
+
+    #[test]
+    fn addresses_stay_whole_as_long_as_there_is_a_sentence_to_cut() {
+        let row = ["web.1.0.1", "127.0.0.1:21000", "stopped as requested"];
+        let rows = vec![row.map(str::to_owned).to_vec()];
+        let text = render(&["INSTANCE", "ADDRESS", "WHY"], &rows, Some(42));
+        assert_eq!(
+            text,
+            "INSTANCE   ADDRESS          WHY\nweb.1.0.1  127.0.0.1:21000  stopped as re…\n"
         );
     }
 

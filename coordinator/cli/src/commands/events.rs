@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::args::Events;
 use crate::client::Client;
+use crate::failure::nobody_reads;
 use crate::output::{self, Format};
 use crate::sse::Reader;
 use crate::table;
@@ -17,14 +18,13 @@ const AGAIN: Duration = Duration::from_millis(500);
 pub(super) async fn run(client: &Client, events: Events) -> Result<()> {
     if !events.follow {
         let list: List<Event> = client.get("/v1/events").await?;
-        return output::show(events.output, &list.items, |width| {
-            render(&list.items, width)
-        });
+        // Lines are as long as they are: a time or a message that is cut says nothing.
+        return output::show(events.output, &list.items, |_| render(&list.items));
     }
-    let mut after = 0;
+    let mut seen = Seen::default();
     loop {
-        match follow(client, events.output, &mut after).await {
-            Err(error) if error.is::<Problem>() || error.is::<std::io::Error>() => {
+        match follow(client, events.output, &mut seen).await {
+            Err(error) if error.is::<Problem>() || nobody_reads(&error) || !seen.reached => {
                 return Err(error);
             }
             // Nothing is missed: the next stream goes on after the last number.
@@ -33,11 +33,22 @@ pub(super) async fn run(client: &Client, events: Events) -> Result<()> {
     }
 }
 
-async fn follow(client: &Client, format: Format, after: &mut u64) -> Result<()> {
+/// How far following has come.
+#[derive(Default)]
+struct Seen {
+    /// The coordinator has answered once: from then on it is waited for.
+    reached: bool,
+    /// The last event's number.
+    last: u64,
+}
+
+async fn follow(client: &Client, format: Format, seen: &mut Seen) -> Result<()> {
+    let after = seen.last.to_string();
     let request = client
         .request(Method::GET, "/v1/events")
-        .query(&[("follow", "true".to_owned()), ("after", after.to_string())]);
+        .query(&[("follow", "true"), ("after", &after)]);
     let mut stream = Reader::new(client.send(request).await?);
+    seen.reached = true;
     while let Some(event) = stream.next().await? {
         if event.name != "event" {
             continue;
@@ -48,7 +59,7 @@ async fn follow(client: &Client, format: Format, after: &mut u64) -> Result<()> 
             Format::Json => output::line(&serde_json::to_string(&event)?)?,
             Format::Yaml => output::print(&format!("---\n{}", serde_norway::to_string(&event)?))?,
         }
-        *after = event.seq;
+        seen.last = event.seq;
     }
     Ok(())
 }
@@ -72,7 +83,7 @@ fn one(event: &Event) -> String {
     )
 }
 
-fn render(events: &[Event], width: Option<usize>) -> String {
+fn render(events: &[Event]) -> String {
     let rows: Vec<Vec<String>> = events
         .iter()
         .map(|event| {
@@ -88,6 +99,6 @@ fn render(events: &[Event], width: Option<usize>) -> String {
     table::render(
         &["TIME", "LEVEL", "SUBJECT", "KIND", "MESSAGE"],
         &rows,
-        width,
+        None,
     )
 }

@@ -1,4 +1,5 @@
 use berth_model::api::{InstanceView, ServiceView};
+use berth_model::instance::{Phase, Reason};
 use berth_model::time::Timestamp;
 
 use crate::{table, words};
@@ -90,6 +91,12 @@ fn settings(view: &ServiceView) -> String {
 
 fn row(instance: &InstanceView, now: Timestamp) -> Vec<String> {
     let status = &instance.status;
+    // The end before this start says something of what is well now only if it was not wanted.
+    let wanted = |reason: &&Reason| {
+        status.phase == Phase::Healthy
+            && matches!(reason, Reason::StopRequested | Reason::KilledAfterGrace)
+    };
+    let why = status.reason.as_ref().filter(|reason| !wanted(reason));
     let phase = match instance.stage {
         berth_model::instance::Stage::Running => status.phase.to_string(),
         berth_model::instance::Stage::Draining => "draining".to_owned(),
@@ -103,11 +110,7 @@ fn row(instance: &InstanceView, now: Timestamp) -> Vec<String> {
         status.address.map(|a| a.to_string()).unwrap_or_default(),
         status.restarts.to_string(),
         words::age(status.since, now),
-        status
-            .reason
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
+        why.map(ToString::to_string).unwrap_or_default(),
     ]
 }
 
@@ -134,6 +137,7 @@ mod tests {
                             "last_lines": ["no weights\u{7}"], "since": 60_000}},
                 {"node": "n2", "node_state": "ready", "stage": "draining", "created": 0,
                  "status": {"id": "web.1.0.1", "phase": "healthy", "start": 1, "restarts": 0,
+                            "reason": {"reason": "stop-requested"},
                             "address": "127.0.0.1:21000", "last_lines": [], "since": 0}}
             ],
             "created": 0, "updated": 0
