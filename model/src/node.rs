@@ -187,6 +187,11 @@ impl Condition {
     pub const DISK_LOW: &str = "disk-low";
     /// A GPU that was there does not answer.
     pub const GPU: &str = "gpu";
+    /// Gateways cannot be told how to reach the node's instances.
+    pub const RELAY: &str = "relay";
+
+    /// What there is beside runtimes, whose conditions are named after them.
+    pub const ALL: [&str; 4] = [Self::DISK_FULL, Self::DISK_LOW, Self::GPU, Self::RELAY];
 }
 
 /// What the store keeps of a node.

@@ -28,7 +28,7 @@ use crate::rpc::board::Board;
 use crate::rpc::machine::Machine;
 
 /// The condition's kind.
-const RELAY: &str = "relay";
+const RELAY: &str = Condition::RELAY;
 /// Readable by the relay's user, which is the group of the folder.
 const MODE: u32 = 0o640;
 /// For a name to be resolved.
