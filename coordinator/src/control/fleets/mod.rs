@@ -198,8 +198,9 @@ fn unchanged_since(
             "changed-since",
             "Changed since the plan",
             format!(
-                "somebody else changed what this plan was made from ({many} thing{}, listed below), so nothing \
-                 was done: plan again, look at it, and apply then",
+                "the plan is not what would be done now: somebody else changed what it was made from, or the \
+                 files are others ({many} thing{}, listed below). Nothing was done: plan again, look at it, and \
+                 apply then",
                 if many == 1 { "" } else { "s" }
             ),
         )
