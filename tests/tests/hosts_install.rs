@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use berth_tests::hosts::{OTHER, SHARE, TEST};
-use berth_tests::{Cluster, Hosts, Mode, Options, until};
+use berth_tests::{Client, Cluster, Hosts, Mode, Options, until};
 
 const MODULE: &str = env!("CARGO_BIN_EXE_test-module");
 
@@ -49,6 +49,7 @@ fn packages_are_installed_joined_restarted_and_purged() -> Result<()> {
         cluster.client.deploy("web", Some(2)).await?;
         cluster.wait_ready("web", 2).await?;
         cluster.wait_serving("web").await?;
+        gateway_on_another_machine(&hosts, &cluster).await?;
         outlives_its_agent(&hosts, &cluster).await?;
         hanging_agent_is_started_anew(&hosts, &cluster).await?;
         leaves_nothing(&hosts)
@@ -133,15 +134,49 @@ async fn hanging_agent_is_started_anew(hosts: &Hosts, cluster: &Cluster) -> Resu
     Ok(())
 }
 
+/// What docs/operations.md says of a gateway that is not on the coordinator's machine.
+async fn gateway_on_another_machine(hosts: &Hosts, cluster: &Cluster) -> Result<()> {
+    let host = 2;
+    let data = cluster.home().join("coordinator");
+    // It has a fleet of its own: see `coordinator_and_gateway`.
+    let give_up = "systemctl disable --now berth-coordinator berth-gateway
+        rm -r /var/lib/berth/coordinator /var/lib/berth/gateway";
+    hosts.exec(host, give_up)?;
+    for file in ["ca.crt", "gateway.token"] {
+        hosts.put(host, &data.join(file), &format!("/etc/berth/{file}"))?;
+    }
+    let api = std::fs::read_to_string(data.join("endpoint"))?;
+    let api = api.trim().trim_start_matches("https://");
+    let begin = format!(
+        "cd /etc/berth; chown root:berth-gateway gateway.token && chmod 640 gateway.token
+        echo 'endpoint = \"{api}\"' >>gateway.toml && systemctl enable --now berth-gateway"
+    );
+    hosts.exec(host, &begin)?;
+    let at = format!("{}:7480", hosts.address(host)).parse()?;
+    let through = Client::new(api.parse()?, &data, at)?;
+    until("that gateway to answer", || async {
+        let answer = through.predict("web", 0).await?;
+        Ok((answer.0.is_success(), answer))
+    })
+    .await
+}
+
 /// Removing keeps what is the administrator's; purging leaves nothing, no process either.
 fn leaves_nothing(hosts: &Hosts) -> Result<()> {
-    hosts.exec(1, "dpkg --remove berth-agent")?;
-    hosts.exec(
-        1,
-        "test -e /etc/berth/agent.toml && test -e /var/lib/berth/agent/identity/node.key",
-    )?;
-    hosts.exec(1, "dpkg --purge berth-agent")?;
-    nothing_is_left(hosts, 1)
+    hosts
+        .each(|host| {
+            hosts.exec(host, "dpkg --remove berth-agent")?;
+            let kept =
+                "test -e /etc/berth/agent.toml && test -e /var/lib/berth/agent/identity/node.key";
+            hosts.exec(host, kept)?;
+            let packages = match host {
+                2 => "berth-agent berth berth-coordinator",
+                _ => "berth-agent",
+            };
+            hosts.exec(host, &format!("dpkg --purge {packages}"))?;
+            nothing_is_left(hosts, host)
+        })
+        .map(drop)
 }
 
 /// What the tests on hosts rely on: names, files handed over, links that can be lost.
@@ -171,7 +206,7 @@ async fn are_machines_of_their_own(hosts: &Hosts) -> Result<()> {
     .await
 }
 
-/// A whole fleet's head on one machine, from nothing and back to nothing.
+/// A whole fleet's head on one machine, from nothing.
 async fn coordinator_and_gateway(hosts: &Hosts) -> Result<()> {
     let host = 2;
     hosts.install(host, &["berth", "berth-coordinator"])?;
@@ -201,9 +236,7 @@ async fn coordinator_and_gateway(hosts: &Hosts) -> Result<()> {
         let pid = property(hosts, host, "berth-gateway", "MainPID")?;
         Ok((pid != before && pid != "0", pid))
     })
-    .await?;
-    hosts.exec(host, "dpkg --purge berth berth-coordinator")?;
-    nothing_is_left(hosts, host)
+    .await
 }
 
 /// No file and no process of Berth, and no unit that has failed.
