@@ -36,12 +36,14 @@ pub enum ConnectError {
     #[error("cannot set up TLS")]
     Tls(#[from] rustls::Error),
     /// TCP or TLS failed.
-    #[error("cannot connect to the coordinator at {endpoint}")]
+    #[error(
+        "cannot connect to the coordinator at {endpoint}: {problem}; is it running, and reachable from here?"
+    )]
     Transport {
         /// Where.
         endpoint: String,
         /// What happened.
-        source: tonic::transport::Error,
+        problem: String,
     },
 }
 
@@ -126,11 +128,20 @@ impl Dialer {
         endpoint
             .connect_with_connector(connector)
             .await
-            .map_err(|source| ConnectError::Transport {
+            .map_err(|error| ConnectError::Transport {
                 endpoint: self.endpoint.clone(),
-                source,
+                problem: root(&error),
             })
     }
+}
+
+/// The cause of an error; what is above it here only says that there is one.
+fn root(error: &dyn std::error::Error) -> String {
+    let mut root = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    root.to_string()
 }
 
 async fn dial(
