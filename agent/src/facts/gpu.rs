@@ -134,19 +134,28 @@ const MIG_ENABLED: u32 = 1;
 
 fn one(device: &Device<'_>, driver: &str, look: &mut Look) -> Result<(), NvmlError> {
     let uuid = device.uuid()?;
-    let memory = device.memory_info()?;
+    let (total, used) = memory(device)?;
     look.gpus.push(Gpu {
         uuid: uuid.clone(),
         name: device.name()?,
-        memory_bytes: memory.total,
+        memory_bytes: total,
         driver: driver.to_owned(),
     });
     look.busy.push(GpuStatistics {
         uuid,
-        memory_used_bytes: memory.used,
+        memory_used_bytes: used,
         busy_percent: device.utilization_rates().ok().map(|rates| rates.gpu),
     });
     Ok(())
+}
+
+/// All and used; zero of a GPU that shares the machine's memory, and where the driver is too old to tell.
+fn memory(device: &Device<'_>) -> Result<(u64, u64), NvmlError> {
+    match device.memory_info() {
+        Ok(memory) => Ok((memory.total, memory.used)),
+        Err(NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_)) => Ok((0, 0)),
+        Err(error) => Err(error),
+    }
 }
 
 /// What people should know: GPUs that do not answer, and those that were there and are not.

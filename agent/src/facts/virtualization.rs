@@ -42,7 +42,7 @@ const OS_RELEASE: &str = "proc/sys/kernel/osrelease";
 const UML: &str = "proc/cpuinfo";
 
 /// Files of which only the presence counts.
-const MARKS: [&str; 12] = [
+const MARKS: [&str; 14] = [
     "proc/vz",
     "proc/bc",
     "proc/xen",
@@ -53,6 +53,8 @@ const MARKS: [&str; 12] = [
     "proc/device-tree/chosen/qemu,graphic-width",
     "sys/fs/cgroup/cgroup.events",
     "sys/fs/cgroup/cgroup.type",
+    "sys/fs/cgroup/cgroup.controllers",
+    "sys/kernel/cgroup/features",
     "sys/fs/cgroup/systemd",
     "sys/fs/cgroup/systemd/release_agent",
 ];
@@ -134,24 +136,35 @@ impl Clues {
             self.line("run/systemd/container"),
             self.init_container.as_deref(),
         ];
-        if let Some(manager) = manager.into_iter().flatten().find(|name| !name.is_empty()) {
-            return Some(container_name(manager));
+        match manager.into_iter().flatten().find(|name| !name.is_empty()) {
+            // Said by images, of whatever runs them.
+            Some("oci") => self.marked().or(Some("container-other")),
+            Some(manager) => Some(container_name(manager)),
+            None => {
+                let other = self.in_cgroup_namespace().then_some("container-other");
+                self.marked().or(other)
+            }
         }
+    }
+
+    /// The container whose manager leaves a file. Docker last: its file may have got into an image.
+    fn marked(&self) -> Option<&'static str> {
         if self.has("run/.containerenv") {
             Some("podman")
-        } else if self.has(".dockerenv") {
-            Some("docker")
         } else {
-            self.in_cgroup_namespace().then_some("container-other")
+            self.has(".dockerenv").then_some("docker")
         }
     }
 
     /// The root of the control groups is not the machine's.
     fn in_cgroup_namespace(&self) -> bool {
-        let v2 = self.has("sys/fs/cgroup/cgroup.events") && self.has("sys/fs/cgroup/cgroup.type");
-        let v1 =
-            self.has("sys/fs/cgroup/systemd") && !self.has("sys/fs/cgroup/systemd/release_agent");
-        v2 || v1
+        if self.has("sys/fs/cgroup/cgroup.controllers") {
+            // Version 2. Older kernels have no types, and the first file only where it is not the root.
+            let new = self.has("sys/kernel/cgroup/features");
+            return self.has("sys/fs/cgroup/cgroup.events")
+                && (self.has("sys/fs/cgroup/cgroup.type") || !new);
+        }
+        self.has("sys/fs/cgroup/systemd") && !self.has("sys/fs/cgroup/systemd/release_agent")
     }
 
     /// Names of some firmware tell more than the processor does, which says KVM of all that is built on it; after

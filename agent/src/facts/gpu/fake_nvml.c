@@ -1,6 +1,7 @@
 /* A library with the calls of NVIDIA's that are used, over GPUs that a file describes, one a line:
  *   whole UUID BYTES        a GPU
  *   divided UUID BYTES      one in two parts; a third place for a part is empty
+ *   shared UUID 0           one that has no memory of its own, and no parts
  *   lost UUID BYTES         one that has fallen off the bus
  *   broken                  the driver does not answer
  *   mismatch                the library cannot be initialised
@@ -62,6 +63,7 @@ int nvmlDeviceGetName(void *device, char *text, unsigned length) {
     return 0;
 }
 int nvmlDeviceGetMemoryInfo_v2(void *device, memory_t *memory) {
+    if (strncmp(line_of(device), "shared", 6) == 0) return 3;
     sscanf(line_of(device), "%*s %*s %llu", &memory->total);
     if (part_of(device)) memory->total /= 2;
     memory->reserved = 0;
@@ -76,6 +78,7 @@ int nvmlDeviceGetUtilizationRates(void *device, utilization_t *rates) {
     return 0;
 }
 int nvmlDeviceGetMigMode(void *device, unsigned *current, unsigned *pending) {
+    if (strncmp(line_of(device), "shared", 6) == 0) return 3;
     *current = *pending = strncmp(line_of(device), "divided", 7) == 0;
     return 0;
 }

@@ -67,6 +67,16 @@ fn gpus_and_their_parts_are_found_with_what_they_do() {
 }
 
 #[test]
+fn a_gpu_that_does_not_tell_everything_is_one_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    describe(dir.path(), "shared a 0\n");
+    let (look, condition) = library(dir.path()).look();
+    assert_eq!((uuids(&look), condition), (vec!["GPU-a"], None));
+    assert_eq!(look.gpus[0].memory_bytes, 0);
+    assert_eq!(look.busy[0].busy_percent, Some(42));
+}
+
+#[test]
 fn a_gpu_that_falls_off_is_a_condition_until_it_is_back() {
     let dir = tempfile::tempdir().unwrap();
     describe(dir.path(), "whole a 1\nwhole b 1\n");

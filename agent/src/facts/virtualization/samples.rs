@@ -22,7 +22,7 @@ const VERSION: &str = DMI[4];
 const KVM: Option<&str> = Some("KVMKVMKVM");
 const HYPER_V: Option<&str> = Some("Microsoft Hv");
 
-const SAMPLES: [Sample; 33] = [
+const SAMPLES: [Sample; 40] = [
     (
         "a server",
         &[
@@ -246,6 +246,60 @@ const SAMPLES: [Sample; 33] = [
         &[("proc/1/environ", "PATH=/bin\0container=lxc\0")],
         None,
         Some("lxc"),
+    ),
+    (
+        "an image that calls itself OCI, in Docker",
+        &[("run/systemd/container", "oci\n"), (".dockerenv", "")],
+        KVM,
+        Some("docker"),
+    ),
+    (
+        "an image that calls itself OCI, elsewhere",
+        &[("run/systemd/container", "oci\n")],
+        KVM,
+        Some("container-other"),
+    ),
+    (
+        "a namespace of control groups, version 2",
+        &[
+            ("sys/fs/cgroup/cgroup.controllers", ""),
+            ("sys/fs/cgroup/cgroup.events", ""),
+            ("sys/fs/cgroup/cgroup.type", ""),
+            ("sys/kernel/cgroup/features", ""),
+        ],
+        None,
+        Some("container-other"),
+    ),
+    (
+        "a namespace of control groups, version 2 of an older kernel",
+        &[
+            ("sys/fs/cgroup/cgroup.controllers", ""),
+            ("sys/fs/cgroup/cgroup.events", ""),
+        ],
+        None,
+        Some("container-other"),
+    ),
+    (
+        "the root of control groups, version 2, with a group that is called systemd",
+        &[
+            ("sys/fs/cgroup/cgroup.controllers", ""),
+            ("sys/fs/cgroup/systemd/", ""),
+            ("sys/kernel/cgroup/features", ""),
+        ],
+        None,
+        None,
+    ),
+    (
+        "a namespace of control groups, version 1",
+        &[("sys/fs/cgroup/systemd/", "")],
+        None,
+        Some("container-other"),
+    ),
+    (
+        "the root of control groups, version 1",
+        &[("sys/fs/cgroup/systemd/release_agent", "")],
+        None,
+        None,
     ),
     (
         "WSL",
