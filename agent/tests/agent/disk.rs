@@ -231,3 +231,41 @@ async fn downloads_are_held_back_resumed_and_checked() {
     let resumed = ranges.iter().any(|(begin, _)| begin % (16 << 10) != 0);
     assert!(resumed, "{ranges:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_goes_on_after_a_kill_and_begins_anew_if_it_went_bad() {
+    for went_bad in [false, true] {
+        let coordinator = Coordinator::start().await;
+        let package = Package::new(&coordinator, QUICK, 300_000);
+        coordinator.with(|state| state.fetch_limit = Some(40_000));
+        coordinator.desire(order(1), &[package.spec(ID, "serve")]);
+        let mut node = Node::joined(&coordinator);
+        node.run();
+        let part = node
+            .data()
+            .join("blobs")
+            .join(package.summary.archive.hex());
+        let length = || part.metadata().map_or(0, |found| found.len());
+        until_true("a part of it", || length() >= 40_000).await;
+        node.kill();
+        let had = length();
+        if went_bad {
+            let mut bytes = std::fs::read(&part).unwrap();
+            bytes[0] ^= 0xFF;
+            std::fs::write(&part, bytes).unwrap();
+        }
+        coordinator.with(|state| {
+            state.fetch_limit = None;
+            state.ranges.clear();
+        });
+        node.run();
+        coordinator.phase(ID, Phase::Healthy).await;
+        let begins: Vec<u64> = coordinator.with(|state| {
+            let begins = state.ranges.iter().map(|(begin, _)| *begin);
+            begins.collect()
+        });
+        let expected = if went_bad { vec![had, 0] } else { vec![had] };
+        assert_eq!(begins, expected, "went bad: {went_bad}");
+        assert!(!part.exists(), "of no use more");
+    }
+}
