@@ -123,8 +123,10 @@ pub(in crate::runtime) fn lost(by: &dyn Supervisors, dir: &Path) -> Result<Adopt
     let same_boot = identity::boot_id().map_err(failed())? == state.boot_id;
     let mut reason = EndReason::NodeRestarted;
     if same_boot {
+        // First what knows all of it at once.
+        let cleared = by.clear(dir);
         leftovers::kill_marked(&state.instance, state.start, dir).map_err(failed())?;
-        by.clear(dir)?;
+        cleared?;
         reason = by.lost(dir, &state);
     }
     Ok(Adopted::Lost(lost_state(&state, reason)))

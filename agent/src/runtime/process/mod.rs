@@ -142,8 +142,10 @@ impl Runtime for ProcessRuntime {
             std::thread::sleep(Duration::from_millis(2));
         }
         reap(&self.children);
+        // First what knows all of it at once: processes that multiply could outrun who looks for them one by one.
+        let cleared = launcher::clear(&handle.dir);
         leftovers::kill_marked(&handle.instance, handle.start, &handle.dir).map_err(failed())?;
-        launcher::clear(&handle.dir)
+        cleared
     }
 
     fn ended(&self, handle: &Handle) -> Ended {

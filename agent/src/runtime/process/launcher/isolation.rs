@@ -3,6 +3,8 @@
 //! They need root. Those of systemd run where BERTH_TEST_SYSTEMD is 1, as `tests/tests/hosts_isolation.rs` sets it on a
 //! host that it has booted.
 
+mod as_root;
+
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,7 +67,7 @@ macro_rules! suite {
             too_much_memory_is_told_as_that too_many_processes_are_refused
             its_folder_stays_its_own_from_start_to_start what_hides_from_its_shim_ends_with_it
             only_what_the_manifest_says_is_dialled no_way_leads_out_by_proc_or_devices
-            nobodys_sockets_are_answered the_keyring_is_its_own);
+            nobodys_sockets_are_answered the_keyring_is_its_own one_that_multiplies_is_ended);
     )*};
 }
 suite!(fork systemd);
@@ -274,76 +276,6 @@ async fn the_keyring_is_its_own(runtime: Arc<dyn Runtime>) {
     assert_ne!(there[0], here);
 }
 
-/// Where other users cannot come to the data folder: `owner` has what is above it.
-async fn as_root(owner: u32) -> Option<Vec<String>> {
-    if !rustix::process::geteuid().is_root() {
-        berth_skipped::skip("isolation", "users and control groups need root");
-        return None;
-    }
-    let closed = tempfile::tempdir().unwrap();
-    let data = closed.path().canonicalize().unwrap().join("data");
-    let work = data.join("instances/one/work");
-    std::fs::create_dir_all(&work).unwrap();
-    std::fs::write(data.join("key"), "agent's").unwrap();
-    // As an earlier start left them that had a user.
-    std::fs::write(work.join("file"), "x\n").unwrap();
-    for path in [&work, &work.join("file")] {
-        std::os::unix::fs::chown(path, Some(4712), Some(4712)).unwrap();
-    }
-    std::os::unix::fs::chown(closed.path(), Some(owner), Some(owner)).unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-    std::fs::set_permissions(closed.path(), mode).unwrap();
-    let config = IsolationConfig {
-        launcher: LauncherChoice::Fork,
-        ..IsolationConfig::default()
-    };
-    let runtime = ProcessRuntime::isolated(conformance::shim(), &config, &data).unwrap();
-    let told = runtime.isolation([127, 0, 0, 1].into()).unwrap().missing;
-    assert!(
-        told.iter().any(|told| told.starts_with("user: ")),
-        "{told:?}"
-    );
-    let mut commands = of_the_machine();
-    commands.push(format!("cat {}/key", data.display()));
-    commands.push("test -w /etc && touch /etc/x".to_owned());
-    let script = format!(
-        "cd {} && echo y >> file && touch mine && cat file\n\
-         grep CapEff /proc/self/status | cut -f 2\n{}",
-        work.display(),
-        tries(&commands)
-    );
-    let mut launch = shell(&data.join("instances/one/starts/1"), &script);
-    launch.confinement.as_mut().unwrap().writable = vec![work];
-    let handle = runtime.start(&launch).unwrap();
-    runtime.ended(&handle).await;
-    let mut said = lines(&handle);
-    if runtime
-        .isolation([127, 0, 0, 1].into())
-        .unwrap()
-        .enforced
-        .contains(&"files".to_owned())
-    {
-        assert_eq!(said.split_off(3), vec!["no"; commands.len()]);
-    }
-    said.truncate(3);
-    Some(said)
-}
-
-#[tokio::test]
-async fn root_without_another_user_has_no_right_and_no_device() {
-    let Some(said) = as_root(0).await else { return };
-    assert_eq!(said, ["x", "y", "0000000000000000"]);
-}
-
-#[tokio::test]
-async fn root_below_somebody_elses_folder_may_come_through_it_and_nothing_else() {
-    let Some(said) = as_root(4711).await else {
-        return;
-    };
-    // CAP_DAC_READ_SEARCH
-    assert_eq!(said, ["x", "y", "0000000000000004"]);
-}
-
 /// A launch that may use so much of the machine.
 fn limited(place: &Place, script: &str, resources: Resources) -> Launch {
     let mut launch = shell(&place.dir(), script);
@@ -449,6 +381,24 @@ async fn what_hides_from_its_shim_ends_with_it(runtime: Arc<dyn Runtime>) {
     assert_eq!(end.reason, EndReason::SupervisorLost);
     assert_eq!(of_user(uid), Vec::<PathBuf>::new());
     assert!(!Path::new(&handle.dir).join("launcher.json").exists());
+}
+
+async fn one_that_multiplies_is_ended(runtime: Arc<dyn Runtime>) {
+    if missing(&runtime, "tasks") {
+        return;
+    }
+    let place = Place::new(&runtime);
+    let script = format!(
+        "cd {} && echo 'while :; do sh bomb & sleep 0.01; done' > bomb; echo ready; sh bomb; {}",
+        place.work().display(),
+        conformance::FOREVER
+    );
+    let handle = place.run_ready(&script);
+    let uid = std::fs::metadata(place.work()).unwrap().uid();
+    // As many as it may have, or nearly: they come and go.
+    until("a crowd", || of_user(uid).len() > 24);
+    runtime.kill(&handle).unwrap();
+    assert_eq!(of_user(uid), Vec::<PathBuf>::new());
 }
 
 async fn only_what_the_manifest_says_is_dialled(runtime: Arc<dyn Runtime>) {

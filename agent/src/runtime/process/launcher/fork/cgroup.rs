@@ -232,6 +232,12 @@ fn processes(dir: &Path) -> io::Result<BTreeSet<u32>> {
 
 /// Kills what is in the groups, and removes them. Those that are gone are no error.
 pub(in super::super) fn clear(groups: &[PathBuf]) -> Result<(), RuntimeError> {
+    for group in groups {
+        // Whoever multiplies must not be faster than who kills. Each file is of one version or controller, or of newer
+        // kernels.
+        let _ = write(group, "pids.max", 0);
+        let _ = write(group, "cgroup.kill", 1);
+    }
     let patience = Instant::now() + PATIENCE;
     for group in groups {
         let failed = || io_error(format!("clear the control group {}", group.display()));
