@@ -20,6 +20,19 @@ pub enum NodeKind {
     Virtual,
 }
 
+impl NodeKind {
+    /// The word for it, in labels and on screens.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Physical => "physical",
+            Self::Virtual => "virtual",
+        }
+    }
+}
+
+/// The label by which every node can be chosen by its kind.
+pub const KIND_LABEL: &str = "kind";
+
 /// What starts a module.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
@@ -227,6 +240,14 @@ impl NodeRecord {
     pub fn all_labels(&self) -> BTreeMap<String, String> {
         let mut all = self.facts.labels.clone();
         all.extend(self.labels.clone());
+        all
+    }
+
+    /// What pools choose the node by: its labels, and its kind as the label `kind` where it has no other of that name.
+    pub fn place_labels(&self) -> BTreeMap<String, String> {
+        let mut all = self.all_labels();
+        let kind = self.facts.kind.as_str().to_owned();
+        all.entry(KIND_LABEL.to_owned()).or_insert(kind);
         all
     }
 }

@@ -37,6 +37,8 @@ mod wording;
 #[cfg(test)]
 mod fleet;
 #[cfg(test)]
+mod moving;
+#[cfg(test)]
 mod placing;
 #[cfg(test)]
 mod properties;

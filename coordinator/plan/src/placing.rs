@@ -17,17 +17,17 @@ use crate::{Action, InstanceSeen, Needs, NodeSeen, Session};
 const GIB: u64 = 1 << 30;
 
 #[derive(Debug, Clone)]
-struct Wanted {
-    replicas: u32,
-    needs: Needs,
+pub(crate) struct Wanted {
+    pub(crate) replicas: u32,
+    pub(crate) needs: Needs,
 }
 
-fn digest(n: u8) -> PackageDigest {
+pub(crate) fn digest(n: u8) -> PackageDigest {
     PackageDigest::from_bytes([n; 32])
 }
 
 /// A node: a few zones and racks, some nodes without; small and large, some exclusive, some with GPUs.
-fn machine(i: usize) -> impl Strategy<Value = NodeSeen> {
+pub(crate) fn machine(i: usize) -> impl Strategy<Value = NodeSeen> {
     let labels = (0..4u8, 0..12u8, 0..3u8);
     let figures = (1..5u64, 1..5u64, 0..3u32);
     let flags = (0..5u8, 0..12u8, 0..12u8);
@@ -61,7 +61,7 @@ fn machine(i: usize) -> impl Strategy<Value = NodeSeen> {
     })
 }
 
-fn wanted() -> impl Strategy<Value = Wanted> {
+pub(crate) fn wanted() -> impl Strategy<Value = Wanted> {
     let claims = (0..4u64, 0..4u64, 0..6u32);
     let spread = prop_oneof![
         3 => Just(vec!["zone", "rack", "host"]),
@@ -88,7 +88,7 @@ fn wanted() -> impl Strategy<Value = Wanted> {
     )
 }
 
-fn fleet() -> impl Strategy<Value = Fleet> {
+pub(crate) fn fleet() -> impl Strategy<Value = Fleet> {
     let nodes = (1..24usize).prop_flat_map(|n| (0..n).map(machine).collect::<Vec<_>>());
     nodes.prop_map(|nodes| {
         let mut fleet = Fleet::exclusive(0);

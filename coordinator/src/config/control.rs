@@ -43,7 +43,7 @@ pub struct ControlConfig {
     pub log_max_bytes: Bytes,
     /// How much of one service's logs is kept. Default 1GiB.
     pub log_service_bytes: Bytes,
-    /// Connections to the API at a time. Default 4096.
+    /// Connections to the API at a time. Default 16384.
     pub max_connections: u32,
     /// How gateways reach instances on nodes: `auto`, `relay` or `plain`. Default `auto`.
     pub transport: Transport,
@@ -70,7 +70,7 @@ impl Default for ControlConfig {
             log_max_age: Span(logs.max_age),
             log_max_bytes: Bytes(logs.max_bytes),
             log_service_bytes: Bytes(logs.per_service_bytes),
-            max_connections: 4096,
+            max_connections: 16_384,
             transport: Transport::default(),
             clusters: Vec::new(),
         }

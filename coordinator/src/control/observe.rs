@@ -82,7 +82,7 @@ pub(crate) fn node(world: &World, node: &NodeRecord) -> NodeSeen {
         exclusive: node.facts.exclusive,
         capacity: node.facts.capacity,
         gpus: node.facts.gpus.iter().map(|g| g.uuid.clone()).collect(),
-        labels: node.all_labels(),
+        labels: node.place_labels(),
         runtimes: node.facts.runtimes.clone(),
         broken: broken(&node.facts),
         modules: node.facts.modules.clone(),

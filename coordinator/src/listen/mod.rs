@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -24,6 +24,9 @@ use tower::ServiceExt;
 
 use crate::pki::key_hash_of_certificate;
 use stall::{Patience, Stall};
+
+/// How often it is told that connections are refused.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Who is at the other end of a connection; an extension of every request.
 #[derive(Debug, Clone)]
@@ -113,6 +116,7 @@ impl Listener {
             shutdown,
         });
         let tasks = TaskTracker::new();
+        let mut told = None;
         loop {
             let accepted = tokio::select! {
                 accepted = self.tcp.accept() => accepted,
@@ -120,7 +124,7 @@ impl Listener {
             };
             match accepted {
                 Ok(_) if tasks.len() >= server.limits.connections => {
-                    server.counters.refused.fetch_add(1, Ordering::Relaxed);
+                    server.refuse(&mut told);
                 }
                 Ok((tcp, address)) => {
                     server.counters.accepted.fetch_add(1, Ordering::Relaxed);
@@ -243,6 +247,19 @@ impl Server {
             builder.http2_only()
         } else {
             builder.http1_only()
+        }
+    }
+
+    /// Counts a connection that is closed at once, and tells of it now and then.
+    fn refuse(&self, told: &mut Option<Instant>) {
+        let refused = self.counters.refused.fetch_add(1, Ordering::Relaxed) + 1;
+        if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+            *told = Some(Instant::now());
+            tracing::warn!(
+                refused,
+                max_connections = self.limits.connections,
+                "too many connections: new ones are closed at once; raise max_connections"
+            );
         }
     }
 

@@ -143,10 +143,7 @@ fn nodes(nodes: &[NodeView], now: Timestamp, width: Option<usize>) -> String {
 }
 
 fn kind(node: &NodeView) -> String {
-    let kind = match node.facts.kind {
-        berth_model::node::NodeKind::Physical => "physical",
-        berth_model::node::NodeKind::Virtual => "virtual",
-    };
+    let kind = node.facts.kind.as_str();
     if node.facts.exclusive {
         format!("{kind},exclusive")
     } else {

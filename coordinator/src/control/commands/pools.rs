@@ -113,8 +113,11 @@ pub(crate) fn users(world: &World, name: &PoolName) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use berth_model::node::NodeKind;
+
     use super::*;
-    use crate::control::testing::world_with_service;
+    use crate::control::testing::{node_record, world_with_service};
+    use crate::control::views;
 
     fn labels(text: &str) -> BTreeMap<String, String> {
         let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
@@ -132,6 +135,37 @@ mod tests {
         put(&mut w, &"gpu".parse().unwrap(), &pool).unwrap();
         assert_eq!(selector(&w, &wanted), labels("rack=a,zone=a"));
         assert_eq!(selector(&w, &labels("pool=cpu")), labels("pool=cpu"));
+    }
+
+    #[test]
+    fn nodes_are_chosen_by_their_kind_unless_they_have_another_label_of_that_name() {
+        let mut w = world_with_service();
+        for (name, kind, own) in [
+            ("p1", NodeKind::Physical, ""),
+            ("p2", NodeKind::Physical, "kind=old"),
+            ("v1", NodeKind::Virtual, "zone=a"),
+        ] {
+            let mut node = node_record(name, false);
+            node.facts.kind = kind;
+            node.labels = labels(own);
+            w.records.nodes.put(node.name.clone(), node);
+        }
+        let chosen = |w: &World, name: &str| -> Vec<String> {
+            let view = views::pool::one(w, &name.parse().unwrap()).unwrap();
+            view.places.iter().map(ToString::to_string).collect()
+        };
+        for (pool, by, expected) in [
+            ("metal", "kind=physical", &["p1"][..]),
+            ("old", "kind=old", &["p2"]),
+            ("vm-a", "kind=virtual,zone=a", &["v1"]),
+        ] {
+            let put_pool = PutPool { labels: labels(by) };
+            put(&mut w, &pool.parse().unwrap(), &put_pool).unwrap();
+            assert_eq!(chosen(&w, pool), expected, "{by}");
+        }
+        // The planner goes by the same.
+        let (_, observed) = crate::control::feed::everything(&w);
+        assert_eq!(observed.nodes["p1"].labels["kind"], "physical");
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl Draft<'_> {
     pub(super) fn places(&self) -> Vec<Labels> {
         let moves = Moves::of(&self.steps);
         let nodes = self.world.records.nodes.values();
-        let nodes = nodes.map(|node| moves.nodes.get(&node.name).unwrap_or(&node).all_labels());
+        let nodes = nodes.map(|node| moves.nodes.get(&node.name).unwrap_or(&node).place_labels());
         let clusters = self.world.clusters.values();
         nodes
             .chain(clusters.map(|c| c.info.labels.clone()))
@@ -107,8 +107,8 @@ impl Draft<'_> {
             None if moves.pools.contains(name) => None,
             None => pools.get(name).map(|p| &p.labels),
         });
-        let then = changed.unwrap_or(&node).all_labels();
-        if !chosen(&before, &node.all_labels()) || chosen(&after, &then) {
+        let then = changed.unwrap_or(&node).place_labels();
+        if !chosen(&before, &node.place_labels()) || chosen(&after, &then) {
             return None;
         }
         if changed.is_some() {

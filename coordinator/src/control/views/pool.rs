@@ -23,7 +23,7 @@ pub(crate) fn one(world: &World, name: &PoolName) -> Result<PoolView, Problem> {
 fn view(world: &World, record: &PoolRecord) -> PoolView {
     let nodes = world.records.nodes.values();
     let nodes = nodes
-        .filter(|n| chosen(&record.labels, &n.all_labels()))
+        .filter(|n| chosen(&record.labels, &n.place_labels()))
         .map(|n| Place::Node(n.name.clone()));
     let clusters = world.clusters.iter();
     let clusters = clusters
