@@ -27,6 +27,10 @@ const BENCHES: &[(&str, &str)] = &[
         "the planner alone: placing a whole fleet, one node lost, one status, at 1k, 10k and 100k nodes",
     ),
     (
+        "control",
+        "the control actor alone: a heartbeat, a status, an agent that comes back, at 1k and 10k nodes",
+    ),
+    (
         "fleet",
         "thousands of agents' sessions against one coordinator: quiet, and back after it was killed",
     ),
@@ -61,6 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             example("berth-tests", "bench_job", &options.args, Some(&bin))
         }
         Some("plan") => example("berth-plan", "plan_bench", &options.args, None),
+        Some("control") => example("berth-coordinator", "bench_control", &options.args, None),
         Some("fleet") => fleet(&options.args),
         Some("relay") => example("berth-gateway", "bench_relay", &options.args, None),
         Some("unpack") => example("berth-package", "unpack_bench", &options.args, None),

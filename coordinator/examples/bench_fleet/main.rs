@@ -1,7 +1,7 @@
 //! Thousands of simulated agents over real TLS sessions against one real coordinator, on loopback: what they
 //! cost when nothing happens, and how soon all are back after the coordinator was killed.
 //!
-//! `bench_fleet [--agents N] [--quiet SECONDS] [--rounds N]`; the coordinator's program is `BERTH_COORDINATOR`.
+//! `bench_fleet [--agents N] [--quiet SECONDS] [--rounds N] [--away SECONDS]`; the coordinator's program is `BERTH_COORDINATOR`.
 #![allow(clippy::print_stdout, reason = "what it measures goes to the terminal")]
 
 mod agent;
@@ -29,6 +29,9 @@ struct Options {
     /// How often the coordinator is killed
     #[arg(long, default_value_t = 2)]
     rounds: usize,
+    /// How long it is away each time, in seconds
+    #[arg(long, default_value_t = 0)]
+    away: u64,
 }
 
 /// Joins at a time.
@@ -63,9 +66,11 @@ async fn bench(options: &Options) -> Result<()> {
         tokio::spawn(agent.run(Arc::clone(&tally)));
     }
     all(&tally, wanted).await?;
+    // As after a power cut of the whole site: nothing has told them to take their time.
     println!(
-        "all sessions are open after {:.1} s",
-        began.elapsed().as_secs_f64()
+        "all began at once: their sessions are open after {:.1} s and {} attempts",
+        began.elapsed().as_secs_f64(),
+        tally.attempts.load(Ordering::SeqCst)
     );
 
     // First heartbeats, and what was to be written of them, are over.
@@ -83,8 +88,10 @@ async fn bench(options: &Options) -> Result<()> {
         while tally.there.load(Ordering::SeqCst) > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        tokio::time::sleep(Duration::from_secs(options.away)).await;
         let began = Instant::now();
         tally.begin(began);
+        tally.attempts.store(0, Ordering::SeqCst);
         coordinator.again().await?;
         all(&tally, wanted).await?;
         let used = coordinator.usage()?;
