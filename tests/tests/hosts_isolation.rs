@@ -63,7 +63,7 @@ fn conformance(hosts: &Hosts) -> Result<()> {
         &format!(
             "cp {SHARE}/agent-tests /opt/ && cd /opt && \
              BERTH_TEST_SYSTEMD=1 BERTH_TEST_DIAL={} BERTH_SHIM_BIN=/usr/lib/berth/berth-shim \
-             ./agent-tests --test-threads 8 isolation::systemd",
+             ./agent-tests --test-threads 8 isolation::systemd packages::sandbox",
             dial.join(",")
         ),
     )?;

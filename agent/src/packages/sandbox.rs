@@ -256,3 +256,86 @@ fn mode(found: &Metadata) -> Option<u32> {
         .is_file()
         .then_some(if executable { 0o755 } else { 0o644 })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{IsolationConfig, LauncherChoice};
+    use crate::runtime::conformance;
+    use crate::runtime::process::ProcessRuntime;
+
+    /// By units where a test of hosts asks for them.
+    fn runtime() -> Arc<dyn Runtime> {
+        let units = std::env::var_os("BERTH_TEST_SYSTEMD").is_some_and(|value| value == "1");
+        let config = IsolationConfig {
+            launcher: match units {
+                true => LauncherChoice::Systemd,
+                false => LauncherChoice::Fork,
+            },
+            ..IsolationConfig::default()
+        };
+        let (shim, data) = (conformance::shim(), conformance::data());
+        Arc::new(ProcessRuntime::isolated(shim, &config, &data).unwrap())
+    }
+
+    async fn shell(folder: &Path, script: &str) -> Result<(), String> {
+        let program = Program {
+            name: "pip",
+            purpose: "venv-test".to_owned(),
+            argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+            cwd: Path::new("/usr"),
+            folder,
+            readable: Vec::new(),
+            online: false,
+            deadline: Duration::from_secs(60),
+        };
+        run(&runtime(), program).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_a_program_leaves_is_the_agents_again() {
+        if !rustix::process::geteuid().is_root() {
+            berth_skipped::skip("isolation", "users and control groups need root");
+            return;
+        }
+        let place = tempfile::tempdir_in(conformance::data()).unwrap();
+        let key = place.path().join("key");
+        fs::write(&key, "secret").unwrap();
+        fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+        let folder = place.path().join("one");
+        fs::create_dir(&folder).unwrap();
+        // A unit refuses set-user-id files at once.
+        let script = format!(
+            "cd {0} && mkdir -p sub && echo x > sub/file && cp /bin/true program && (chmod 4700 program || chmod 700 program) && \
+             mkfifo fifo && ln -s {1} link && echo y > \"$HOME/temporary\" && ! cat {1} && test $(id -u) != 0",
+            folder.display(),
+            key.display()
+        );
+        shell(&folder, &script).await.unwrap();
+        let found = |path: &str| fs::symlink_metadata(folder.join(path)).unwrap();
+        for (path, mode) in [("sub", 0o755), ("sub/file", 0o644), ("program", 0o755)] {
+            assert_eq!(
+                (found(path).uid(), found(path).mode() & 0o7777),
+                (0, mode),
+                "{path}"
+            );
+        }
+        assert_eq!(found("link").uid(), 0);
+        assert_eq!(fs::metadata(&key).unwrap().mode() & 0o777, 0o600);
+        assert!(!folder.join("fifo").exists() && !folder.join(".home").exists());
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_in_the_programs_words() {
+        let place = tempfile::tempdir_in(conformance::data()).unwrap();
+        let folder = place.path().join("one");
+        fs::create_dir(&folder).unwrap();
+        let script = "echo much; echo 'ERROR: no such thing' >&2; echo more; exit 3";
+        let said = shell(&folder, script).await.unwrap_err();
+        assert_eq!(said, "no such thing");
+        let folder = place.path().join("two");
+        fs::create_dir(&folder).unwrap();
+        let said = shell(&folder, "exit 3").await.unwrap_err();
+        assert!(said.contains("3"), "{said}");
+    }
+}
