@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use berth_model::id::ServiceName;
 
+use crate::retention::LOOKED;
 use crate::{LogsError, StreamKey};
 
 /// Begins the names of folders whose service was deleted, and whose files are being removed.
@@ -65,6 +66,7 @@ fn names(dir: &Path) -> Result<Vec<String>, LogsError> {
         let is_dir = entry.file_type().map_err(failed())?.is_dir();
         match entry.file_name().into_string() {
             Ok(name) if is_dir => found.push(name),
+            Ok(name) if name == LOOKED => {}
             _ => tracing::warn!(path = %entry.path().display(), "not a log: passed over"),
         }
     }

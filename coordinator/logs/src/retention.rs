@@ -84,44 +84,87 @@ pub(crate) struct Plan {
 /// to what is old.
 const JUMP: Duration = Duration::from_secs(86_400);
 
+/// A file in the store's folder; its time is that of the last look at the clock.
+pub(crate) const LOOKED: &str = ".looked";
+
 /// Sees when the wall clock is set ahead. The age of what is kept is told by files' times, so a clock that is set
-/// ahead by a year would make everything too old at once. One that is set back only keeps things longer.
+/// ahead by a year would make everything too old at once. One that is set back only keeps things longer. Time in which
+/// no process looked does not count either: whether it has passed, nobody knows.
 #[derive(Debug)]
 pub(crate) struct Watch {
     at: Instant,
     wall: SystemTime,
+    /// When this process began, before its first look.
+    began: Option<SystemTime>,
+}
+
+/// The wall clock was set ahead.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Jump {
+    /// What it would show.
+    pub(crate) should: SystemTime,
+    /// What is from later was written after it was set.
+    pub(crate) since: SystemTime,
 }
 
 impl Watch {
-    /// From what both clocks show now.
-    pub(crate) fn new(at: Instant, wall: SystemTime) -> Self {
-        Self { at, wall }
+    /// From what both clocks show now, and what the wall clock showed when a process looked last.
+    pub(crate) fn new(at: Instant, wall: SystemTime, looked: Option<SystemTime>) -> Self {
+        Self {
+            at,
+            wall: looked.unwrap_or(wall),
+            began: Some(wall),
+        }
     }
 
-    /// Looks at both clocks. If the wall clock was set ahead since the last look: what it would have shown.
-    pub(crate) fn look(&mut self, now: Instant, wall: SystemTime) -> Option<SystemTime> {
-        let before = std::mem::replace(self, Self::new(now, wall));
-        let passed = now.saturating_duration_since(before.at);
-        let should = before.wall.checked_add(passed)?;
+    /// Looks at both clocks: whether the wall clock was set ahead since the last look.
+    pub(crate) fn look(&mut self, now: Instant, wall: SystemTime) -> Option<Jump> {
+        let passed = now.saturating_duration_since(self.at);
+        let should = self.wall.checked_add(passed)?;
+        let since = self.began.take().unwrap_or(should);
+        (self.at, self.wall) = (now, wall);
         let ahead = wall.duration_since(should).ok()?;
-        (ahead > JUMP).then_some(should)
+        (ahead > JUMP).then_some(Jump { should, since })
     }
 }
 
-/// After the clock was set ahead from `should` to `wall`: has every segment of before keep its age.
+/// When a process looked last at the clock, if one has.
+pub(crate) fn looked(root: &Path) -> Result<Option<SystemTime>, LogsError> {
+    let path = root.join(LOOKED);
+    match fs::metadata(&path).and_then(|meta| meta.modified()) {
+        Ok(at) => Ok(Some(at)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(LogsError::io("look at", &path)(error)),
+    }
+}
+
+/// Notes that a process has looked at the clock.
+pub(crate) fn note(root: &Path, wall: SystemTime) -> Result<(), LogsError> {
+    let path = root.join(LOOKED);
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    options
+        .open(&path)
+        .and_then(|file| file.set_modified(wall))
+        .map_err(LogsError::io("set the time of", &path))
+}
+
+/// After the clock was set ahead to `wall`: has every segment of before keep its age.
 pub(crate) fn shift(
     root: &Path,
     streams: &[StreamKey],
-    should: SystemTime,
+    jump: &Jump,
     wall: SystemTime,
 ) -> Result<(), LogsError> {
     for (at, key) in streams.iter().enumerate() {
         for segment in look(root, at, key)? {
-            // What is from later than that was written since.
-            let Ok(age) = should.duration_since(segment.modified) else {
+            if segment.modified > jump.since {
                 continue;
-            };
-            let time = wall.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+            }
+            // Written after a process looked last, and before it ended: as good as new.
+            let age = jump.should.duration_since(segment.modified);
+            let time = wall.checked_sub(age.unwrap_or_default());
+            let time = time.unwrap_or(SystemTime::UNIX_EPOCH);
             fs::File::open(&segment.path)
                 .and_then(|file| file.set_modified(time))
                 .map_err(LogsError::io("set the time of", &segment.path))?;
@@ -299,18 +342,42 @@ pub(crate) fn forget(dir: &Path, end: u64) -> Result<bool, LogsError> {
 mod tests {
     use super::*;
 
+    const HOUR: Duration = Duration::from_secs(3600);
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
     #[test]
     fn only_a_clock_that_is_set_far_ahead_is_seen() {
         let (start, wall) = (Instant::now(), SystemTime::now());
-        let hour = Duration::from_secs(3600);
-        let year = 365 * 24 * hour;
-        let mut watch = Watch::new(start, wall);
-        assert_eq!(watch.look(start + hour, wall + hour), None);
-        assert_eq!(watch.look(start + 2 * hour, wall + 3 * hour), None);
-        let seen = watch.look(start + 3 * hour, wall + year);
-        assert_eq!(seen, Some(wall + 4 * hour));
+        let mut watch = Watch::new(start, wall, None);
+        assert_eq!(watch.look(start + HOUR, wall + HOUR), None);
+        assert_eq!(watch.look(start + 2 * HOUR, wall + 3 * HOUR), None);
+        let seen = watch.look(start + 3 * HOUR, wall + YEAR);
+        let should = wall + 4 * HOUR;
+        let since = should;
+        assert_eq!(seen, Some(Jump { should, since }));
         // Seen once; and back is not ahead.
-        assert_eq!(watch.look(start + 4 * hour, wall + year + hour), None);
-        assert_eq!(watch.look(start + 5 * hour, wall), None);
+        assert_eq!(watch.look(start + 4 * HOUR, wall + YEAR + HOUR), None);
+        assert_eq!(watch.look(start + 5 * HOUR, wall), None);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_while_nobody_looked_is_seen_by_who_looks_next() {
+        let (start, wall) = (Instant::now(), SystemTime::now());
+        let mut watch = Watch::new(start, wall, Some(wall - YEAR));
+        let seen = watch.look(start + HOUR, wall + HOUR);
+        let should = wall - YEAR + HOUR;
+        assert_eq!(
+            seen,
+            Some(Jump {
+                should,
+                since: wall
+            })
+        );
+        assert_eq!(watch.look(start + 2 * HOUR, wall + 2 * HOUR), None);
+        // One that was away for an hour, or before a clock was set back.
+        for looked in [wall - HOUR, wall + YEAR] {
+            let mut watch = Watch::new(start, wall, Some(looked));
+            assert_eq!(watch.look(start, wall), None);
+        }
     }
 }

@@ -76,6 +76,8 @@ impl LogStore {
             Arc::clone(&stats),
             segment_bytes,
         );
+        let looked = retention::looked(&root)?;
+        let watch = Watch::new(Instant::now(), SystemTime::now(), looked);
         let (requests, queue) = mpsc::channel(BATCH);
         let thread = thread::Builder::new()
             .name("logs".to_owned())
@@ -84,7 +86,7 @@ impl LogStore {
         Ok(Self(Arc::new(Inner {
             root,
             retention,
-            watch: Mutex::new(Watch::new(Instant::now(), SystemTime::now())),
+            watch: Mutex::new(watch),
             index,
             stats,
             requests: Some(requests),
@@ -182,9 +184,15 @@ impl LogStore {
                 let mut watch = watch.unwrap_or_else(PoisonError::into_inner);
                 watch.look(Instant::now(), wall)
             };
-            if let Some(should) = set {
-                tracing::warn!("the clock was set ahead: the logs keep their age");
-                retention::shift(&inner.root, &streams, should, wall)?;
+            if let Some(jump) = set {
+                tracing::warn!(
+                    "the clock was set ahead, or nobody looked at it for long: the logs keep their age"
+                );
+                retention::shift(&inner.root, &streams, &jump, wall)?;
+            }
+            // A full disk must not keep anything from being deleted.
+            if let Err(error) = retention::note(&inner.root, wall) {
+                tracing::warn!(%error, "when the clock was looked at is not noted");
             }
             retention::plan(&inner.root, streams, &inner.retention, wall)
         });

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::*;
 use crate::index::Index;
+use crate::retention::{Jump, LOOKED, shift};
 use crate::writer::{BATCH, Request, SEGMENT_BYTES, Stats, Writer};
 
 fn numbered(count: u64) -> Log {
@@ -212,9 +213,42 @@ async fn a_clock_that_is_set_ahead_makes_nothing_old() {
         age(&segment.path, year + DAY / 2);
     }
     let now = SystemTime::now();
-    crate::retention::shift(dir.path(), &[key], now - year, now).unwrap();
+    let jump = Jump {
+        should: now - year,
+        since: now - year,
+    };
+    shift(dir.path(), &[key], &jump, now).unwrap();
     let swept = store.sweep().await.unwrap();
     assert_eq!(swept.segments, 1, "only what was too old before");
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_ahead_between_two_runs_makes_nothing_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let retention = Retention {
+        max_age: DAY,
+        ..keep_all()
+    };
+    let open = || LogStore::open_with(dir.path(), retention, 300).unwrap();
+    let store = open();
+    let key = key("web.1.0.1", 1);
+    ship(&store, &key, &numbered(40)).await;
+    store.sweep().await.unwrap();
+    drop(store);
+    // As if all of that had been a year ago: one segment is too old already, the last was written after the last look.
+    let year = 365 * DAY;
+    let list = segments(&key.dir(dir.path())).unwrap();
+    age(&list[0].path, year + 2 * DAY);
+    age(&dir.path().join(LOOKED), year);
+    for segment in &list[1..] {
+        age(&segment.path, year - DAY / 24);
+    }
+    let store = open();
+    let swept = store.sweep().await.unwrap();
+    assert_eq!(swept.segments, 1, "only what was too old before");
+    let found = read(&store, service("web")).await;
+    assert_eq!(found.last().unwrap(), "line 39");
+    assert_eq!(store.sweep().await.unwrap().segments, 0);
 }
 
 #[tokio::test]
