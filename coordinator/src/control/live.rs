@@ -31,6 +31,8 @@ pub(crate) struct Live {
     /// When time alone may change what holds for an agent.
     pub(crate) sweep: Monotonic,
     pub(crate) gateways: BTreeMap<GatewayName, LiveGateway>,
+    /// Gateways that have been gone for long, and since when this process knows that.
+    pub(crate) long_gone: BTreeMap<GatewayName, Monotonic>,
     /// Who may come to relays, as agents were told last.
     pub(crate) callers: Arc<Vec<Caller>>,
     /// When an instance was seen to drain first, in this term.

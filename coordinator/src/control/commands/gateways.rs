@@ -1,12 +1,13 @@
 //! Gateways come, report, show their keys, are sent away and go.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use berth_model::api::GatewayView;
 use berth_model::gateway::{GatewayRecord, GatewayReport};
 use berth_model::id::GatewayName;
 use berth_model::problem::Problem;
-use berth_model::time::Timestamp;
+use berth_model::time::{Monotonic, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::check_size;
@@ -19,6 +20,8 @@ use crate::control::{ConnectionId, GatewayOpened};
 const MAX_URL: usize = 2_048;
 /// How long relays still let a gateway in that the coordinator has not heard of.
 const REMEMBERED: Duration = Duration::from_secs(7 * 86_400);
+/// For how long of that, at least, this process must have waited itself: the wall clock may have jumped by a year.
+const WAITED: Duration = Duration::from_secs(86_400);
 const MAX_INCARNATION: usize = 64;
 /// Processes of one name that are remembered: more at a time finish their requests only if somebody
 /// starts gateways in a loop.
@@ -176,14 +179,23 @@ pub(crate) fn lose(world: &mut World, name: &GatewayName) {
 
 /// Forgets those that have been gone for long: nobody will come back under that name.
 pub(crate) fn prune(world: &mut World) {
-    let wall = world.wall;
-    let gateways = world.records.gateways.values();
+    let (now, wall) = (world.now, world.wall);
+    let gateways = &world.records.gateways;
     let over = |gone: Timestamp| gone.age(wall) >= REMEMBERED;
-    let old: Vec<GatewayName> = gateways
-        .filter(|g| !g.revoked && g.gone.is_some_and(over))
-        .map(|g| g.name.clone())
+    let old = gateways
+        .values()
+        .filter(|g| !g.revoked && g.gone.is_some_and(over));
+    let old: BTreeMap<GatewayName, Monotonic> = old
+        .map(|g| {
+            let since = world.live.long_gone.get(&g.name);
+            (g.name.clone(), since.copied().unwrap_or(now))
+        })
         .collect();
-    for name in old {
+    let waited = |since: &Monotonic| now.since(*since) >= WAITED;
+    let (old, waiting): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        old.into_iter().partition(|(_, since)| waited(since));
+    world.live.long_gone = waiting;
+    for name in old.into_keys() {
         world.records.gateways.remove(&name);
         world.happened(&Happened::GatewayRemoved(&name));
     }
