@@ -16,7 +16,7 @@ pub(crate) struct Options {
 }
 
 /// Programs that tests use: name, Debian package, what for.
-const PROGRAMS: [(&str, &str, &str); 4] = [
+const PROGRAMS: [(&str, &str, &str); 5] = [
     (
         "python3",
         "python3",
@@ -25,6 +25,11 @@ const PROGRAMS: [(&str, &str, &str); 4] = [
     ("setsid", "util-linux", "`berth up`"),
     ("strip", "binutils", "`cargo xtask deb`"),
     ("dpkg-shlibdeps", "dpkg-dev", "`cargo xtask deb`"),
+    (
+        "docker-registry",
+        "docker-registry",
+        "the registry that a node with Docker pushes to",
+    ),
 ];
 
 /// What may be skipped in CI, by name.
