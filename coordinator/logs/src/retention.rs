@@ -88,8 +88,8 @@ const JUMP: Duration = Duration::from_secs(86_400);
 pub(crate) const LOOKED: &str = ".looked";
 
 /// Sees when the wall clock is set ahead. The age of what is kept is told by files' times, so a clock that is set
-/// ahead by a year would make everything too old at once. One that is set back only keeps things longer. Time in which
-/// no process looked does not count either: whether it has passed, nobody knows.
+/// ahead by a year would make everything too old at once. One that is set back only keeps things longer. More than a day
+/// in which no process looked does not count either: whether it has passed, nobody knows.
 #[derive(Debug)]
 pub(crate) struct Watch {
     at: Instant,
@@ -117,14 +117,22 @@ impl Watch {
         }
     }
 
-    /// Looks at both clocks: whether the wall clock was set ahead since the last look.
-    pub(crate) fn look(&mut self, now: Instant, wall: SystemTime) -> Option<Jump> {
+    /// Whether the wall clock was set ahead since it was seen last.
+    pub(crate) fn jump(&self, now: Instant, wall: SystemTime) -> Option<Jump> {
         let passed = now.saturating_duration_since(self.at);
         let should = self.wall.checked_add(passed)?;
-        let since = self.began.take().unwrap_or(should);
-        (self.at, self.wall) = (now, wall);
+        let since = self.began.unwrap_or(should);
         let ahead = wall.duration_since(should).ok()?;
         (ahead > JUMP).then_some(Jump { should, since })
+    }
+
+    /// What both clocks show is how it is now.
+    pub(crate) fn seen(&mut self, now: Instant, wall: SystemTime) {
+        *self = Self {
+            at: now,
+            wall,
+            began: None,
+        };
     }
 }
 
@@ -149,28 +157,43 @@ pub(crate) fn note(root: &Path, wall: SystemTime) -> Result<(), LogsError> {
         .map_err(LogsError::io("set the time of", &path))
 }
 
-/// After the clock was set ahead to `wall`: has every segment of before keep its age.
+/// After the clock was set ahead to `wall`: has every segment of before keep its age. Done again, it makes those that it
+/// moved younger than they are, never older. Errors: the first one; all segments were tried.
 pub(crate) fn shift(
     root: &Path,
     streams: &[StreamKey],
     jump: &Jump,
     wall: SystemTime,
 ) -> Result<(), LogsError> {
+    let mut failed = None;
     for (at, key) in streams.iter().enumerate() {
-        for segment in look(root, at, key)? {
-            if segment.modified > jump.since {
-                continue;
-            }
-            // Written after a process looked last, and before it ended: as good as new.
-            let age = jump.should.duration_since(segment.modified);
-            let time = wall.checked_sub(age.unwrap_or_default());
-            let time = time.unwrap_or(SystemTime::UNIX_EPOCH);
-            fs::File::open(&segment.path)
-                .and_then(|file| file.set_modified(time))
-                .map_err(LogsError::io("set the time of", &segment.path))?;
+        let moved = look(root, at, key).map(|found| {
+            let results = found.iter().map(|segment| age(segment, jump, wall));
+            results.filter_map(Result::err).next_back()
+        });
+        match moved {
+            Ok(None) => {}
+            Ok(Some(error)) | Err(error) => failed = failed.or(Some(error)),
         }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
+}
+
+/// Gives one segment the time by which it is as old as it was.
+fn age(segment: &Seen, jump: &Jump, wall: SystemTime) -> Result<(), LogsError> {
+    if segment.modified > jump.since {
+        return Ok(());
+    }
+    // Written after a process looked last, and before it ended: as good as new.
+    let age = jump.should.duration_since(segment.modified);
+    let time = wall.checked_sub(age.unwrap_or_default());
+    let time = time.unwrap_or(SystemTime::UNIX_EPOCH);
+    let set = fs::File::open(&segment.path).and_then(|file| file.set_modified(time));
+    match set {
+        // Deleted meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        set => set.map_err(LogsError::io("set the time of", &segment.path)),
+    }
 }
 
 /// Finds out what is beyond the retention.
@@ -191,7 +214,8 @@ pub(crate) fn plan(
         let latest = streams
             .get(at + 1)
             .is_none_or(|next| next.instance != key.instance);
-        let memory = retention.max_age + if latest { MEMORY } else { Duration::ZERO };
+        let more = if latest { MEMORY } else { Duration::ZERO };
+        let memory = retention.max_age.saturating_add(more);
         if let [
             Seen {
                 bytes: 0,
@@ -345,26 +369,33 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
+    fn look(watch: &mut Watch, now: Instant, wall: SystemTime) -> Option<Jump> {
+        let jump = watch.jump(now, wall);
+        assert_eq!(watch.jump(now, wall), jump, "until it is seen to");
+        watch.seen(now, wall);
+        jump
+    }
+
     #[test]
     fn only_a_clock_that_is_set_far_ahead_is_seen() {
         let (start, wall) = (Instant::now(), SystemTime::now());
         let mut watch = Watch::new(start, wall, None);
-        assert_eq!(watch.look(start + HOUR, wall + HOUR), None);
-        assert_eq!(watch.look(start + 2 * HOUR, wall + 3 * HOUR), None);
-        let seen = watch.look(start + 3 * HOUR, wall + YEAR);
+        assert_eq!(look(&mut watch, start + HOUR, wall + HOUR), None);
+        assert_eq!(look(&mut watch, start + 2 * HOUR, wall + 3 * HOUR), None);
+        let seen = look(&mut watch, start + 3 * HOUR, wall + YEAR);
         let should = wall + 4 * HOUR;
         let since = should;
         assert_eq!(seen, Some(Jump { should, since }));
         // Seen once; and back is not ahead.
-        assert_eq!(watch.look(start + 4 * HOUR, wall + YEAR + HOUR), None);
-        assert_eq!(watch.look(start + 5 * HOUR, wall), None);
+        assert_eq!(look(&mut watch, start + 4 * HOUR, wall + YEAR + HOUR), None);
+        assert_eq!(look(&mut watch, start + 5 * HOUR, wall), None);
     }
 
     #[test]
     fn a_clock_that_was_set_while_nobody_looked_is_seen_by_who_looks_next() {
         let (start, wall) = (Instant::now(), SystemTime::now());
         let mut watch = Watch::new(start, wall, Some(wall - YEAR));
-        let seen = watch.look(start + HOUR, wall + HOUR);
+        let seen = look(&mut watch, start + HOUR, wall + HOUR);
         let should = wall - YEAR + HOUR;
         assert_eq!(
             seen,
@@ -373,11 +404,11 @@ mod tests {
                 since: wall
             })
         );
-        assert_eq!(watch.look(start + 2 * HOUR, wall + 2 * HOUR), None);
+        assert_eq!(look(&mut watch, start + 2 * HOUR, wall + 2 * HOUR), None);
         // One that was away for an hour, or before a clock was set back.
         for looked in [wall - HOUR, wall + YEAR] {
             let mut watch = Watch::new(start, wall, Some(looked));
-            assert_eq!(watch.look(start, wall), None);
+            assert_eq!(look(&mut watch, start, wall), None);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use berth_model::id::ServiceName;
 use bytes::Bytes;
@@ -178,23 +178,13 @@ impl LogStore {
         let inner = Arc::clone(&self.0);
         let planned = spawn_blocking(move || {
             let streams = inner.index.all();
-            let wall = SystemTime::now();
-            let set = {
-                let watch = inner.watch.lock();
-                let mut watch = watch.unwrap_or_else(PoisonError::into_inner);
-                watch.look(Instant::now(), wall)
-            };
-            if let Some(jump) = set {
-                tracing::warn!(
-                    "the clock was set ahead, or nobody looked at it for long: the logs keep their age"
-                );
-                retention::shift(&inner.root, &streams, &jump, wall)?;
+            let (now, wall) = (Instant::now(), SystemTime::now());
+            let mut retention = inner.retention;
+            if let Err(error) = inner.keep_ages(&streams, now, wall) {
+                tracing::warn!(%error, "the logs cannot be given the age that they have: none is too old for now");
+                retention.max_age = Duration::MAX;
             }
-            // A full disk must not keep anything from being deleted.
-            if let Err(error) = retention::note(&inner.root, wall) {
-                tracing::warn!(%error, "when the clock was looked at is not noted");
-            }
-            retention::plan(&inner.root, streams, &inner.retention, wall)
+            retention::plan(&inner.root, streams, &retention, wall)
         });
         let plan: Plan = planned.await.map_err(|_| LogsError::Stopped)??;
         let removed = spawn_blocking(move || {
@@ -226,6 +216,31 @@ impl LogStore {
             batches: read(&stats.batches),
             syncs: read(&stats.syncs),
         }
+    }
+}
+
+impl Inner {
+    /// Has the logs keep their age if the clock was set ahead since the last call that succeeded. Blocks.
+    fn keep_ages(
+        &self,
+        streams: &[StreamKey],
+        now: Instant,
+        wall: SystemTime,
+    ) -> Result<(), LogsError> {
+        let watch = self.watch.lock();
+        let mut watch = watch.unwrap_or_else(PoisonError::into_inner);
+        if let Some(jump) = watch.jump(now, wall) {
+            tracing::warn!(
+                "the clock was set ahead, or nobody looked at it for long: the logs keep their age"
+            );
+            retention::shift(&self.root, streams, &jump, wall)?;
+        }
+        watch.seen(now, wall);
+        // A full disk must not keep anything from being deleted.
+        if let Err(error) = retention::note(&self.root, wall) {
+            tracing::warn!(%error, "when the clock was looked at is not noted");
+        }
+        Ok(())
     }
 }
 

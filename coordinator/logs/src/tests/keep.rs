@@ -252,6 +252,37 @@ async fn a_clock_that_is_set_ahead_between_two_runs_makes_nothing_old() {
 }
 
 #[tokio::test]
+async fn what_could_not_be_given_its_age_is_tried_again_before_anything_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let retention = Retention {
+        max_age: DAY,
+        ..keep_all()
+    };
+    let open = || LogStore::open_with(dir.path(), retention, 300).unwrap();
+    let store = open();
+    let (good, bad) = (key("web.1.0.1", 1), key("web.1.1.1", 1));
+    ship(&store, &good, &numbered(40)).await;
+    ship(&store, &bad, &numbered(40)).await;
+    store.sweep().await.unwrap();
+    drop(store);
+    let year = 365 * DAY;
+    for key in [&good, &bad] {
+        for segment in segments(&key.dir(dir.path())).unwrap() {
+            age(&segment.path, year);
+        }
+    }
+    age(&dir.path().join(LOOKED), year);
+    // A segment that leads nowhere but to itself.
+    let broken = bad.dir(dir.path()).join(format!("{:020}.log", 1_u64 << 40));
+    std::os::unix::fs::symlink(&broken, &broken).unwrap();
+    let store = open();
+    store.sweep().await.unwrap_err();
+    fs::remove_file(&broken).unwrap();
+    assert_eq!(store.sweep().await.unwrap().segments, 0);
+    assert_eq!(read(&store, service("web")).await.len(), 80);
+}
+
+#[tokio::test]
 async fn size_takes_the_oldest_of_the_service_that_is_too_large() {
     let dir = tempfile::tempdir().unwrap();
     let retention = Retention {
