@@ -54,9 +54,12 @@ fn reserve_bytes(total: u64) -> u64 {
 
 /// Gives the reserve up if there is less room than it takes. To be called before anything is opened.
 pub(crate) fn give_up_reserve(data: &Path) {
-    let Ok((total, free)) = room(data) else {
-        return;
-    };
+    if let Ok((total, free)) = room(data) {
+        give_up(data, total, free);
+    }
+}
+
+fn give_up(data: &Path, total: u64, free: u64) {
     if free < reserve_bytes(total) && std::fs::remove_file(data.join(RESERVE)).is_ok() {
         tracing::warn!(
             "no room to begin in {}: the reserve is given up",
@@ -69,11 +72,15 @@ pub(crate) fn give_up_reserve(data: &Path) {
 /// disk, and all else is the same.
 fn make_reserve(data: &Path, total: u64) {
     use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
     let path = data.join(RESERVE);
-    if path.exists() {
+    // One that was being made when the machine lost its power is made anew.
+    if std::fs::metadata(&path).is_ok_and(|meta| meta.len() >= reserve_bytes(total)) {
         return;
     }
-    let made = std::fs::File::create(&path).and_then(|mut file| {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let made = options.open(&path).and_then(|mut file| {
         for _ in 0..reserve_bytes(total).div_ceil(4096) {
             file.write_all(&[0x5A; 4096])?;
         }
@@ -153,13 +160,16 @@ mod tests {
     #[test]
     fn the_reserve_is_given_up_only_where_there_is_no_room() {
         let dir = tempfile::tempdir().unwrap();
-        let (total, _) = room(dir.path()).unwrap();
-        make_reserve(dir.path(), total);
+        let total = 1 << 30;
         let reserve = dir.path().join(RESERVE);
-        let made = reserve.metadata().unwrap().len();
-        assert!(made > 0 && made >= reserve_bytes(total));
-        give_up_reserve(dir.path());
+        // One that was not made to its end.
+        std::fs::write(&reserve, "x").unwrap();
+        make_reserve(dir.path(), total);
+        assert_eq!(reserve.metadata().unwrap().len(), RESERVE_BYTES);
+        give_up(dir.path(), total, RESERVE_BYTES);
         assert!(reserve.exists(), "there is room");
+        give_up(dir.path(), total, RESERVE_BYTES - 1);
+        assert!(!reserve.exists());
     }
 
     #[test]
