@@ -47,6 +47,13 @@ fn words(problem: &Problem) -> String {
     text
 }
 
+/// Whether it is that what was to be written could not be: the reader went away, or the disk under the file is full. A
+/// connection that broke is none of that.
+pub(crate) fn is_output(error: &anyhow::Error) -> bool {
+    error.chain().any(|e| e.is::<std::io::Error>())
+        && !error.chain().any(|e| e.is::<reqwest::Error>())
+}
+
 /// Whether it is that the reader of standard output went away. A connection that broke is none of that.
 pub(crate) fn nobody_reads(error: &anyhow::Error) -> bool {
     error.chain().any(is_broken_pipe) && !error.chain().any(|e| e.is::<reqwest::Error>())

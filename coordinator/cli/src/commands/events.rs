@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::args::Events;
 use crate::client::Client;
-use crate::failure::nobody_reads;
+use crate::failure::is_output;
 use crate::output::{self, Format};
 use crate::sse::Reader;
 use crate::table;
@@ -24,9 +24,7 @@ pub(super) async fn run(client: &Client, events: Events) -> Result<()> {
     let mut seen = Seen::default();
     loop {
         match follow(client, events.output, &mut seen).await {
-            Err(error) if error.is::<Problem>() || nobody_reads(&error) || !seen.reached => {
-                return Err(error);
-            }
+            Err(error) if is_over(&error, &seen) => return Err(error),
             // Nothing is missed: the next stream goes on after the last number.
             Ok(()) | Err(_) => tokio::time::sleep(AGAIN).await,
         }
@@ -40,6 +38,11 @@ struct Seen {
     reached: bool,
     /// The last event's number.
     last: u64,
+}
+
+/// Whether following ends: it was refused, nothing can be written any more, or there is no coordinator.
+fn is_over(error: &anyhow::Error, seen: &Seen) -> bool {
+    error.is::<Problem>() || is_output(error) || !seen.reached
 }
 
 async fn follow(client: &Client, format: Format, seen: &mut Seen) -> Result<()> {
@@ -101,4 +104,28 @@ fn render(events: &[Event]) -> String {
         &rows,
         None,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn following_ends_when_nothing_can_be_written_and_outlives_a_broken_stream() {
+        let seen = Seen {
+            reached: true,
+            last: 7,
+        };
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let full = full.unwrap().write_all(b"an event\n").unwrap_err();
+        assert!(is_over(&full.into(), &seen));
+        let (reader, mut pipe) = std::io::pipe().unwrap();
+        drop(reader);
+        let gone = pipe.write_all(b"an event\n").unwrap_err();
+        assert!(is_over(&gone.into(), &seen));
+        let broken = || anyhow::anyhow!("the stream broke off");
+        assert!(!is_over(&broken(), &seen));
+        assert!(is_over(&broken(), &Seen::default()));
+    }
 }

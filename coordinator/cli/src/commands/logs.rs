@@ -11,6 +11,7 @@ use reqwest::Method;
 
 use crate::args::Logs;
 use crate::client::Client;
+use crate::failure::is_output;
 use crate::output::{self, Format};
 use crate::sse::Reader;
 
@@ -50,11 +51,6 @@ pub(super) async fn stream(client: &Client, logs: &Logs, to: To) -> Result<()> {
 pub(super) fn is_final(error: &anyhow::Error) -> bool {
     let problem = error.downcast_ref::<Problem>();
     problem.is_some_and(|problem| problem.status != 503)
-}
-
-fn is_output(error: &anyhow::Error) -> bool {
-    error.chain().any(|e| e.is::<std::io::Error>())
-        && !error.chain().any(|e| e.is::<reqwest::Error>())
 }
 
 fn query(logs: &Logs, resumed: bool) -> Vec<(&'static str, String)> {
