@@ -33,6 +33,11 @@ pub(crate) fn feed(world: &mut World) {
     instances(world, &mut planner);
     gateways(world, &mut planner);
     world.planner = planner;
+    #[cfg(test)]
+    {
+        let left = world.records.untaken(Reader::Planner);
+        assert!(left.is_empty(), "kept for ever: {left:?}");
+    }
 }
 
 fn news<K: Ord + Clone, V: PartialEq + Clone>(table: &mut Tracked<K, V>) -> Vec<(K, Option<V>)> {

@@ -53,6 +53,11 @@ pub(crate) fn gather(world: &mut World) {
     let pending = &mut world.live.pending;
     pending.services.append(&mut services);
     pending.agents.append(&mut agents);
+    #[cfg(test)]
+    {
+        let left = world.records.untaken(Reader::Publisher);
+        assert!(left.is_empty(), "kept for ever: {left:?}");
+    }
 }
 
 /// Everything is to be looked at: the records were read anew, and what has changed before is not known.

@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 
 use super::ControlError;
 use super::indexes::{NodeKeys, Whose};
-use super::tracked::{Index, Tracked};
+use super::tracked::{Index, Reader, Tracked};
 
 /// The store's epoch when a coordinator last finished looking around; a higher one means that the
 /// store was restored from a backup in the meantime.
@@ -171,19 +171,42 @@ impl Records {
         mine.map(|(_, record)| record)
     }
 
-    /// Notes for the planner, and for what is published, what changes.
+    /// Notes for the planner, and for what is published, what changes: each for who asks for it, and for nobody else.
     pub(crate) fn watched(self) -> Self {
+        let both = [Reader::Planner, Reader::Publisher];
         Self {
-            models: self.models.watched(),
-            services: self.services.watched(),
-            instances: self.instances.watched(),
-            jobs: self.jobs.watched(),
-            nodes: self.nodes.watched(),
-            pools: self.pools.watched(),
-            gateways: self.gateways.watched(),
-            attempts: self.attempts.watched(),
+            models: self.models.watched(&[Reader::Publisher]),
+            services: self.services.watched(&both),
+            instances: self.instances.watched(&both),
+            jobs: self.jobs.watched(&both),
+            nodes: self.nodes.watched(&both),
+            pools: self.pools.watched(&[Reader::Planner]),
+            attempts: self.attempts.watched(&[Reader::Planner]),
             ..self
         }
+    }
+
+    /// Where something is left that the reader, who has just asked, did not take.
+    #[cfg(test)]
+    pub(crate) fn untaken(&self, reader: Reader) -> Vec<&'static str> {
+        let left = [
+            ("models", self.models.has_news(reader)),
+            ("pools", self.pools.has_news(reader)),
+            ("services", self.services.has_news(reader)),
+            ("instances", self.instances.has_news(reader)),
+            ("jobs", self.jobs.has_news(reader)),
+            ("nodes", self.nodes.has_news(reader)),
+            ("tokens", self.tokens.has_news(reader)),
+            ("gateways", self.gateways.has_news(reader)),
+            ("events", self.events.has_news(reader)),
+            ("serials", self.serials.has_news(reader)),
+            ("job_numbers", self.job_numbers.has_news(reader)),
+            ("revisions", self.revisions.has_news(reader)),
+            ("attempts", self.attempts.has_news(reader)),
+            ("meta", self.meta.has_news(reader)),
+        ];
+        let left = left.into_iter().filter(|(_, left)| *left);
+        left.map(|(table, _)| table).collect()
     }
 
     /// A revision whose model version is gone could not be run, and an agent must not stop what it

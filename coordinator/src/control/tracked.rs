@@ -29,8 +29,8 @@ pub(crate) struct Tracked<K, V, I = ()> {
     map: BTreeMap<K, V>,
     index: I,
     dirty: BTreeSet<K>,
-    /// The same for each reader, where they are to know.
-    news: Option<[BTreeSet<K>; 2]>,
+    /// The same for each reader that is to know.
+    news: [Option<BTreeSet<K>>; 2],
 }
 
 impl<K: Ord + Clone, V: PartialEq, I: Index<K, V>> Tracked<K, V, I> {
@@ -44,23 +44,30 @@ impl<K: Ord + Clone, V: PartialEq, I: Index<K, V>> Tracked<K, V, I> {
             map,
             index,
             dirty: BTreeSet::new(),
-            news: None,
+            news: [None, None],
         }
     }
 
-    /// Notes for the readers, too, what changes; to begin with everything is news.
-    pub(crate) fn watched(mut self) -> Self {
-        let all = || self.map.keys().cloned().collect();
-        self.news = Some([all(), all()]);
+    /// Notes for these readers, too, what changes; to begin with everything is news. Each must ask again and again: what
+    /// nobody takes is kept.
+    pub(crate) fn watched(mut self, readers: &[Reader]) -> Self {
+        for reader in readers {
+            self.news[*reader as usize] = Some(self.map.keys().cloned().collect());
+        }
         self
     }
 
     /// The keys that have changed since the reader asked last.
     pub(crate) fn take_news(&mut self, reader: Reader) -> BTreeSet<K> {
-        let news = self.news.as_mut();
-        news.map_or_else(BTreeSet::new, |news| {
-            std::mem::take(&mut news[reader as usize])
-        })
+        let news = self.news[reader as usize].as_mut();
+        news.map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Whether something is noted that the reader has not taken.
+    #[cfg(test)]
+    pub(crate) fn has_news(&self, reader: Reader) -> bool {
+        let news = self.news[reader as usize].as_ref();
+        news.is_some_and(|news| !news.is_empty())
     }
 
     /// What is kept beside the map.
@@ -132,7 +139,8 @@ mod tests {
 
     #[test]
     fn each_reader_is_told_of_everything_once() {
-        let mut map = Map::clean(BTreeMap::from([(1, "a"), (2, "b")])).watched();
+        let map = Map::clean(BTreeMap::from([(1, "a"), (2, "b")]));
+        let mut map = map.watched(&[Reader::Planner, Reader::Publisher]);
         assert_eq!(map.take_news(Reader::Planner), BTreeSet::from([1, 2]));
         map.put(1, "a");
         map.put(2, "c");
@@ -142,5 +150,13 @@ mod tests {
         assert!(map.take_news(Reader::Planner).is_empty());
         assert_eq!(map.take_news(Reader::Publisher), BTreeSet::from([1, 2]));
         assert!(map.take_news(Reader::Publisher).is_empty());
+    }
+
+    #[test]
+    fn nothing_is_kept_for_who_does_not_read() {
+        let mut map = Map::clean(BTreeMap::from([(1, "a")])).watched(&[Reader::Planner]);
+        map.put(2, "b");
+        assert!(map.has_news(Reader::Planner));
+        assert!(!map.has_news(Reader::Publisher));
     }
 }

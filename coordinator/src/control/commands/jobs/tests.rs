@@ -269,7 +269,8 @@ fn a_pod_gets_one_shard_and_a_failed_pods_is_free_again() {
 fn a_deadline_does_not_move_with_the_wall_clock() {
     let mut w = world_with_service();
     let none = std::collections::BTreeMap::new();
-    w.records.jobs = crate::control::tracked::Tracked::clean(none).watched();
+    w.records.jobs = crate::control::tracked::Tracked::clean(none)
+        .watched(&[crate::control::tracked::Reader::Planner]);
     let mut wanted = new(Some("score"), 1);
     wanted.wanted.deadline = Some(berth_model::time::Span::secs(60));
     create(&mut w, wanted).unwrap();
