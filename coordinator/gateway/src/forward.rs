@@ -28,8 +28,8 @@ pub(crate) async fn forward(exchange: &Exchange<'_>) -> Result<Response<Upstream
     let mut last: Option<Refusal> = None;
     let mut left = exchange.worker.shared.config.attempts.max(1);
     let mut patience = Patience::default();
-    // Whether the last one that failed may be well in a moment.
-    let mut hope = false;
+    // Where to wait, if the last one that failed may be well in a moment.
+    let mut hope = None;
     loop {
         let placed = match (left, last.take()) {
             (0, Some(refusal)) => Err(refusal),
@@ -40,14 +40,15 @@ pub(crate) async fn forward(exchange: &Exchange<'_>) -> Result<Response<Upstream
         };
         let lease = match placed {
             Ok(lease) => lease,
-            Err(refusal) if hope && patience.wait(exchange).await => {
-                tried = Tried::default();
-                left = left.max(1);
-                hope = false;
-                last = Some(refusal);
-                continue;
-            }
-            Err(refusal) => return Err(refusal),
+            Err(refusal) => match hope.take() {
+                Some(queue) if patience.wait(exchange, &queue).await => {
+                    tried = Tried::default();
+                    left = left.max(1);
+                    last = Some(refusal);
+                    continue;
+                }
+                _ => return Err(refusal),
+            },
         };
         let target = Arc::clone(&lease.target);
         let probe = lease.probe;
@@ -62,8 +63,8 @@ pub(crate) async fn forward(exchange: &Exchange<'_>) -> Result<Response<Upstream
         let refusal = Refusal::upstream(format!("Instance {}: {failure}", target.instance.id));
         let again = (!failure.is_sent() || exchange.retryable()) && exchange.body.can_begin_anew();
         left -= 1;
-        hope = is_passing(&failure, &target, left);
-        if !again || (left == 0 && !hope) {
+        hope = is_passing(&failure, &target, left).then(|| Arc::clone(&target.revision.queue));
+        if !again || (left == 0 && hope.is_none()) {
             return Err(refusal);
         }
         target.revision.metrics.retry(exchange.worker.index);

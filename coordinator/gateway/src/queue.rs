@@ -1,8 +1,8 @@
 //! Requests of one service that wait for a place, first come, first served, over all threads.
 //!
-//! Only services with `limits.concurrency` use it, and its lock is taken only while all places are
+//! Only services with `limits.concurrency` use the line, and its lock is taken only while all places are
 //! taken. The first in line looks for a place whenever one may have become free; when it leaves the
-//! line, for whatever reason, the next one looks.
+//! line, for whatever reason, the next one looks. Requests that wait for a relay are only counted.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,6 +15,8 @@ pub(crate) struct Queue {
     /// Length of `line`, readable without its lock.
     length: AtomicUsize,
     line: Mutex<VecDeque<Arc<Notify>>>,
+    /// Requests that wait for a relay that is away: no place that becomes free helps them.
+    away: AtomicUsize,
 }
 
 impl Queue {
@@ -55,6 +57,29 @@ impl Queue {
             queue: Arc::clone(self),
             turn,
         })
+    }
+
+    /// Counts a request that waits for a relay; none if `limit` do already.
+    pub(crate) fn wait_for_relay(self: &Arc<Self>, limit: usize) -> Option<Away> {
+        let more = |waiting: usize| (waiting < limit).then_some(waiting + 1);
+        let before = self
+            .away
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        before.ok().map(|_| Away(Arc::clone(self)))
+    }
+
+    /// Requests that wait for a relay.
+    pub(crate) fn away(&self) -> usize {
+        self.away.load(Ordering::Relaxed)
+    }
+}
+
+/// A place among those that wait for a relay, left by dropping it.
+pub(crate) struct Away(Arc<Queue>);
+
+impl Drop for Away {
+    fn drop(&mut self) {
+        self.0.away.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

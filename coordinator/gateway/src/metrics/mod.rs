@@ -9,7 +9,7 @@ use std::time::Duration;
 use berth_model::id::ServiceName;
 use http::StatusCode;
 
-pub(crate) use text::{Scrape, render};
+pub(crate) use text::{Scrape, ServiceFigures, render};
 
 use crate::refusal::ErrorKind;
 

@@ -14,10 +14,20 @@ use crate::refusal::ErrorKind;
 pub(crate) struct Scrape<'a> {
     pub(crate) process: &'a ProcessMetrics,
     pub(crate) revisions: Vec<Arc<RevisionMetrics>>,
-    pub(crate) services: Vec<(ServiceName, Arc<ErrorCounts>, usize)>,
+    pub(crate) services: Vec<ServiceFigures>,
     pub(crate) in_flight: Vec<(InstanceId, u64)>,
     pub(crate) current: Option<Order>,
     pub(crate) acknowledged: Option<Order>,
+}
+
+/// What is counted by service.
+pub(crate) struct ServiceFigures {
+    pub(crate) name: ServiceName,
+    pub(crate) errors: Arc<ErrorCounts>,
+    /// Requests in line.
+    pub(crate) queued: usize,
+    /// Requests that wait for a relay.
+    pub(crate) away: usize,
 }
 
 /// Writing to a `String` cannot fail, so results of `writeln!` are not looked at here.
@@ -150,7 +160,7 @@ fn errors(text: &mut Text, scrape: &Scrape<'_>) {
     let known = scrape
         .services
         .iter()
-        .map(|(name, e, _)| (name.as_str(), &**e));
+        .map(|s| (s.name.as_str(), &*s.errors));
     for (service, counts) in std::iter::once(unknown).chain(known) {
         for kind in ErrorKind::ALL {
             let count = counts.get(kind);
@@ -165,8 +175,17 @@ fn errors(text: &mut Text, scrape: &Scrape<'_>) {
         "gauge",
         "Requests that wait for a place at an instance.",
     );
-    for (service, _, queued) in &scrape.services {
-        text.sample("queued", &format!("service=\"{service}\""), queued);
+    for s in &scrape.services {
+        text.sample("queued", &format!("service=\"{}\"", s.name), s.queued);
+    }
+    text.family(
+        "waiting_for_relay",
+        "gauge",
+        "Requests that met a relay that is away and have no answer yet.",
+    );
+    for s in &scrape.services {
+        let labels = format!("service=\"{}\"", s.name);
+        text.sample("waiting_for_relay", &labels, s.away);
     }
 }
 
@@ -226,7 +245,12 @@ mod tests {
         let text = render(&Scrape {
             process: &process,
             revisions: vec![revision],
-            services: vec![(service, Arc::default(), 4)],
+            services: vec![ServiceFigures {
+                name: service,
+                errors: Arc::default(),
+                queued: 4,
+                away: 2,
+            }],
             in_flight: vec![("dga.2.0.1".parse().unwrap(), 3)],
             current: Some(Order {
                 epoch: 1,
@@ -244,6 +268,7 @@ mod tests {
             "berth_gateway_in_flight{service=\"dga\",revision=\"2\",instance=\"dga.2.0.1\"} 3",
             "berth_gateway_errors_total{service=\"\",error=\"no-service\"} 1",
             "berth_gateway_queued{service=\"dga\"} 4",
+            "berth_gateway_waiting_for_relay{service=\"dga\"} 2",
             "berth_gateway_table_generation 7",
             "berth_gateway_connections 0",
         ] {

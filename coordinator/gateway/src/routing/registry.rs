@@ -12,7 +12,7 @@ use super::{Endpoint, Instance, Routing, build};
 use crate::config::GatewayConfig;
 use crate::error::PublishError;
 use crate::hash::Quick;
-use crate::metrics::{ErrorCounts, RevisionMetrics};
+use crate::metrics::{ErrorCounts, RevisionMetrics, ServiceFigures};
 use crate::queue::Queue;
 
 /// How long a revision's counters are still shown after it left the table: several scrapes.
@@ -209,14 +209,19 @@ impl Registry {
             .collect()
     }
 
-    /// All services' own answers and queue lengths, in order.
-    pub(crate) fn services(&self) -> Vec<(ServiceName, Arc<ErrorCounts>, usize)> {
+    /// All services' own answers and waiting requests, in order.
+    pub(crate) fn services(&self) -> Vec<ServiceFigures> {
         let mut all: Vec<_> = self
             .services
             .iter()
-            .map(|(name, kept)| (name.clone(), Arc::clone(&kept.errors), kept.queue.len()))
+            .map(|(name, kept)| ServiceFigures {
+                name: name.clone(),
+                errors: Arc::clone(&kept.errors),
+                queued: kept.queue.len(),
+                away: kept.queue.away(),
+            })
             .collect();
-        all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         all
     }
 

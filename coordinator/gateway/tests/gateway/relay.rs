@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_gateway::{RelayIdentity, persist};
+use berth_model::manifest::Limits;
 use berth_model::relay::{Caller, Relayed, Role, gateway_name, relay_name};
 use berth_model::route::Table;
 use berth_relay::folder::{FORMAT, IDENTITY, Identity, TABLE, Table as Folder};
@@ -18,7 +19,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::common::upstream::{Upstream, plain, read_request};
-use crate::common::{Rig, config, table, until};
+use crate::common::{Rig, config, limited, table, until};
 
 /// A fleet's CA, and one node with a relay.
 struct Node {
@@ -325,6 +326,32 @@ async fn with_one_instance_only_requests_wait_for_its_relay() {
         reply.expect(200);
     }
     assert_eq!(up.requests(), 4);
+}
+
+#[tokio::test]
+async fn those_that_wait_for_a_relay_are_counted_and_bounded() {
+    let up = Upstream::echo().await;
+    let mut node = Node::start(&[("dga.1.0.1", up.addr)]).await;
+    let limits = Limits {
+        queue: Some(2),
+        ..Limits::default()
+    };
+    let rig = Rig::new(limited(node.table(&[up.addr]), "dga", limits));
+    node.admit(&rig);
+    rig.predict("dga").await.expect(200);
+    node.stop().await;
+    let waiting = || rig.metric("waiting_for_relay", "dga");
+    let over = async {
+        until("two wait", || waiting() == 2).await;
+        rig.predict("dga").await.refused(502, "upstream");
+        assert_eq!(waiting(), 2, "neither has given up");
+        node.run().await;
+    };
+    let order = rig.call(Method::POST, "/s/dga/order", "1");
+    let (first, second, ()) = tokio::join!(rig.predict("dga"), order, over);
+    first.expect(200);
+    second.expect(200);
+    assert_eq!((up.requests(), waiting()), (3, 0));
 }
 
 #[tokio::test]
