@@ -15,7 +15,7 @@ use crate::body::{AttemptBody, Served, UpstreamBody};
 use crate::exchange::Exchange;
 use crate::headers::{self, BERTH_INSTANCE, BERTH_REVISION, BERTH_SERVICE};
 use crate::path::Action;
-use crate::patience::Patience;
+use crate::patience::{AWAY, Patience};
 use crate::refusal::Refusal;
 use crate::routing::{Endpoint, Lease, Target, Tried};
 use crate::upstream::{Connection, Failure};
@@ -63,7 +63,8 @@ pub(crate) async fn forward(exchange: &Exchange<'_>) -> Result<Response<Upstream
         let refusal = Refusal::upstream(format!("Instance {}: {failure}", target.instance.id));
         let again = (!failure.is_sent() || exchange.retryable()) && exchange.body.can_begin_anew();
         left -= 1;
-        hope = is_passing(&failure, &target, left).then(|| Arc::clone(&target.revision.queue));
+        hope = is_passing(exchange, &failure, &target, left)
+            .then(|| Arc::clone(&target.revision.queue));
         if !again || (left == 0 && hope.is_none()) {
             return Err(refusal);
         }
@@ -73,9 +74,12 @@ pub(crate) async fn forward(exchange: &Exchange<'_>) -> Result<Response<Upstream
 }
 
 /// Whether what failed may be well in a moment: a relay that is started again, and what was lost on the way through it.
-fn is_passing(failure: &Failure, target: &Target, left: u32) -> bool {
+fn is_passing(exchange: &Exchange<'_>, failure: &Failure, target: &Target, left: u32) -> bool {
     match failure {
-        Failure::Away(_) => !target.instance.fails_for_long(),
+        Failure::Away(_) => {
+            let now = exchange.worker.shared.millis(Instant::now());
+            target.instance.failing_for(now) < AWAY
+        }
         // If the instance itself has gone, its relay says so the next time.
         Failure::Broken { .. } => matches!(target.endpoint, Endpoint::Relay(_)) && left > 0,
         _ => false,

@@ -12,9 +12,6 @@ use super::Target;
 /// How long one request may try an instance that has sat out before another one may as well.
 const PROBE_MS: u64 = 1_000;
 
-/// Failures in a row that pass.
-const LASTING_FAILURES: u32 = 6;
-
 /// Shared state of one instance; outlives tables. Aligned so that two instances' counters never
 /// share a cache line (or the pair of lines that are fetched together).
 #[repr(align(128))]
@@ -22,6 +19,8 @@ pub(crate) struct Instance {
     in_flight: AtomicU64,
     /// Failures since the last success.
     failures: AtomicU32,
+    /// When the first of these was, in the gateway's milliseconds; 0 if there is none.
+    since: AtomicU64,
     /// Until when it sits out, in the gateway's milliseconds; 0 if it does not.
     until: AtomicU64,
     /// Whether the table in force lacks it.
@@ -48,6 +47,7 @@ impl Instance {
         Self {
             in_flight: AtomicU64::new(0),
             failures: AtomicU32::new(0),
+            since: AtomicU64::new(0),
             until: AtomicU64::new(0),
             retired: AtomicBool::new(false),
             key,
@@ -104,14 +104,17 @@ impl Instance {
     pub(crate) fn succeeded(&self) {
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
+            self.since.store(0, Ordering::Relaxed);
             self.until.store(0, Ordering::Relaxed);
         }
     }
 
-    /// Whether it has failed so often that it is not merely being started again: for six seconds at least, as sitting
-    /// out is counted.
-    pub(crate) fn fails_for_long(&self) -> bool {
-        self.failures.load(Ordering::Relaxed) > LASTING_FAILURES
+    /// For how long it has failed without a success between.
+    pub(crate) fn failing_for(&self, now: u64) -> Duration {
+        match self.since.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => Duration::from_millis(now.saturating_sub(since)),
+        }
     }
 
     /// It failed: sits out for `first`, doubled with every further failure up to `longest`, of which
@@ -128,14 +131,18 @@ impl Instance {
         if until > now && !probe {
             return None;
         }
-        let doublings = self.failures.fetch_add(1, Ordering::Relaxed).min(16);
+        let doublings = self.failures.load(Ordering::Relaxed).min(16);
         let full = first.saturating_mul(1 << doublings).min(longest);
         let time = full.mul_f64(0.5 + 0.5 * spread.clamp(0.0, 1.0));
         let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
         self.until
             .compare_exchange(until, now + millis, Ordering::Relaxed, Ordering::Relaxed)
-            .ok()
-            .map(|_| time)
+            .ok()?;
+        let _ = self
+            .since
+            .compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        Some(time)
     }
 }
 
@@ -179,7 +186,6 @@ mod tests {
             );
             now += expected;
             assert_eq!(it.standing(now), Standing::Probe(now));
-            assert_eq!(it.fails_for_long(), expected > 6_400, "{expected}");
         }
         it.succeeded();
         assert_eq!(it.standing(now), Standing::Ready);
@@ -197,6 +203,46 @@ mod tests {
             assert_eq!(it.failed(1_001, false, BACK_OFF, 1.0), None);
         }
         assert!(it.failed(1_300, false, BACK_OFF, 1.0).unwrap().as_millis() == 400);
+    }
+
+    /// All threads look before one of them has written down that it failed.
+    #[test]
+    fn failures_of_many_threads_count_once() {
+        let mut now = 1_000;
+        for _ in 0..200 {
+            let it = instance();
+            let start = std::sync::Barrier::new(4);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        start.wait();
+                        it.failed(now, false, BACK_OFF, 1.0)
+                    });
+                }
+            });
+            now += 1_000;
+            let again = it.failed(now, false, BACK_OFF, 1.0).unwrap();
+            assert_eq!(again.as_millis(), 400);
+        }
+    }
+
+    #[test]
+    fn how_long_it_has_failed_does_not_depend_on_how_long_it_sits_out() {
+        for first in [1, 200, 5_000, 60_000] {
+            let it = instance();
+            let back_off = (Duration::from_millis(first), Duration::from_secs(60));
+            assert_eq!(it.failing_for(1_000), Duration::ZERO);
+            let mut now = 1_000;
+            for _ in 0..9 {
+                let time = it.failed(now, false, back_off, 1.0).unwrap();
+                assert_eq!(it.failing_for(now), Duration::from_millis(now - 1_000));
+                now += u64::try_from(time.as_millis()).unwrap();
+            }
+            it.succeeded();
+            assert_eq!(it.failing_for(now), Duration::ZERO);
+            it.failed(now, false, back_off, 1.0);
+            assert_eq!(it.failing_for(now + 7), Duration::from_millis(7));
+        }
     }
 
     #[test]
