@@ -110,6 +110,11 @@ impl Child {
         for capability in gone {
             let _ = rustix::thread::remove_capability_from_bounding_set(capability);
         }
+        // What was handed down to the shim goes no further.
+        let _ = rustix::thread::clear_ambient_capability_set();
+        let mut mine = rustix::thread::capabilities(None)?;
+        mine.inheritable = CapabilitySet::empty();
+        rustix::thread::set_capabilities(None, mine)?;
         if let Some((uid, gid)) = self.user {
             rustix::process::umask(rustix::fs::Mode::from_raw_mode(UMASK));
             setgroups(&[])?;

@@ -98,8 +98,18 @@ fn missing(runtime: &Arc<dyn Runtime>, what: &str) -> bool {
     said.is_some()
 }
 
+/// Has this thread hand a right down to whatever it starts, as an agent may that was given some.
+fn inherit_a_right() {
+    let one = rustix::thread::CapabilitySet::CHOWN;
+    let mut mine = rustix::thread::capabilities(None).unwrap();
+    mine.inheritable |= one;
+    rustix::thread::set_capabilities(None, mine).unwrap();
+    rustix::thread::configure_capability_in_ambient_set(one, true).unwrap();
+}
+
 async fn a_module_is_somebody_else_without_any_right(runtime: Arc<dyn Runtime>) {
     let place = Place::new(&runtime);
+    inherit_a_right();
     let script =
         "id -u; id -g; id -G; grep -E '^(NoNewPrivs|Cap(Inh|Prm|Eff|Bnd|Amb)):' /proc/self/status";
     let said = said(&place, script);
@@ -263,13 +273,22 @@ async fn nobodys_sockets_are_answered(runtime: Arc<dyn Runtime>) {
 }
 
 async fn the_keyring_is_its_own(runtime: Arc<dyn Runtime>) {
-    if !cfg!(target_arch = "x86_64") || !Path::new("/proc/keys").exists() {
+    let keyctl = if cfg!(target_arch = "x86_64") {
+        250
+    } else {
+        219
+    };
+    // keyctl(KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0)
+    let mine = format!("perl -e 'print syscall({keyctl}, 0, -3, 0)'");
+    let here = std::process::Command::new("sh")
+        .args(["-c", &mine])
+        .output();
+    let here = String::from_utf8(here.unwrap().stdout).unwrap();
+    if !here.parse::<i64>().is_ok_and(|id| id > 0) {
+        let why = format!("keyrings cannot be asked for here: keyctl says {here:?}");
+        berth_skipped::skip("isolation", &why);
         return;
     }
-    // keyctl(KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0)
-    let mine = "perl -e 'print syscall(250, 0, -3, 0)'";
-    let here = std::process::Command::new("sh").args(["-c", mine]).output();
-    let here = String::from_utf8(here.unwrap().stdout).unwrap();
     let place = Place::new(&runtime);
     let there = said(&place, &format!("echo $({mine})"));
     assert!(there[0].parse::<i64>().is_ok_and(|id| id > 0), "{there:?}");
