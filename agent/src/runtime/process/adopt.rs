@@ -144,11 +144,13 @@ fn from_wreck(
             source,
         });
     }
+    // First what knows all of it at once.
+    let cleared = by.clear(dir);
     if let Ok(spec) = Spec::load(dir) {
         leftovers::kill_marked(&spec.instance, spec.start, dir)
             .map_err(io_error("clear away what is left of a start"))?;
     }
-    by.clear(dir)?;
+    cleared?;
     Ok(Adopted::Lost(EndState {
         reason: EndReason::SupervisorLost,
         stop_requested: false,

@@ -42,11 +42,13 @@ pub(super) fn launch(
         Ok((child, state)) => Ok((child, handle(&launch.dir, &state))),
         Err(error) => {
             // Whatever it was doing, a start that was not reported must not run.
+            // First what knows all of it at once, and whatever fails, nobody takes the folder for a start any more.
             let spec = &launch.spec;
-            leftovers::kill_marked(&spec.instance, spec.start, &launch.dir)
-                .map_err(io_error("kill what an unreported start left"))?;
+            let cleared = launcher::clear(&launch.dir);
+            let killed = leftovers::kill_marked(&spec.instance, spec.start, &launch.dir);
             call_off(&launch.dir);
-            launcher::clear(&launch.dir)?;
+            killed.map_err(io_error("kill what an unreported start left"))?;
+            cleared?;
             Err(error)
         }
     }
