@@ -15,7 +15,7 @@ mod watch;
 
 use virtualization::Clues;
 
-pub(crate) use machine::Sampler;
+pub(crate) use machine::{Sampler, memory};
 pub(crate) use watch::GpuWatch;
 
 /// This boot's id, empty where there is none.
@@ -45,7 +45,7 @@ pub fn gather(config: &Config, data: &Path) -> Facts {
         exclusive: config.exclusive.unwrap_or(kind == NodeKind::Virtual),
         capacity: Resources {
             cpu_millis: cores as u64 * 1000,
-            memory_bytes: machine::memory(),
+            memory_bytes: memory(),
             gpus: 0,
             disk_bytes: machine::disk(data),
         },

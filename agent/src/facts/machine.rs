@@ -7,7 +7,7 @@ use sysinfo::{MemoryRefreshKind, System};
 
 /// Bytes of the machine's memory, or less where the agent itself is confined: that is what the node has. Zero where the
 /// system does not tell.
-pub(super) fn memory() -> u64 {
+pub(crate) fn memory() -> u64 {
     memory_of(system().as_mut()).0
 }
 

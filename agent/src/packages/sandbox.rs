@@ -11,14 +11,20 @@ use std::time::Duration;
 
 use berth_logfile::{Frames, Tail, TailReader};
 use berth_model::instance::Reason;
+use berth_model::resources::Resources;
 use berth_shim::spec::{LogSpec, ProcessSpec, SPEC_VERSION, Spec};
 use berth_shim::state::LOGS_DIR;
 
 use super::Problem;
-use crate::runtime::{Adopted, Confinement, End, EndState, Handle, Launch, Runtime};
+use crate::runtime::{
+    Adopted, Confinement, End, EndReason, EndState, Handle, Launch, Runtime, RuntimeError,
+};
 
 /// How much of the end of what a program said is looked at.
 const TAIL: usize = 16 * 1024;
+
+/// How much longer than its deadline a program may run where systemd keeps watch, too: the agent is to be first.
+const SPARE: Duration = Duration::from_secs(60);
 
 /// What of the agent's environment a program is told, by the beginnings of names: how to reach the network, and the
 /// installer's own settings.
@@ -73,14 +79,20 @@ pub(super) async fn run(
     let (folder, deadline) = (program.folder.to_owned(), program.deadline);
     let launch = launch(program, &home);
     let starting = runtime.clone();
-    let started = blocking(move || starting.start(&launch)).await;
-    let handle = started
+    let started = blocking(move || {
+        let handle = starting.start(&launch)?;
+        Ok::<_, RuntimeError>(AtWork(Some((starting, handle))))
+    });
+    let mut at_work = started
+        .await
         .map_err(failed)?
         .map_err(|error| failed(crate::chain(&error)))?;
+    let Some((_, handle)) = at_work.0.clone() else {
+        return Err(failed("it was called off".to_owned()));
+    };
     let ended = tokio::time::timeout(deadline, runtime.ended(&handle)).await;
     // Whatever it left running ends now, in order or not.
-    let (ending, killed) = (runtime.clone(), handle.clone());
-    let killed = blocking(move || ending.kill(&killed)).await;
+    let killed = blocking(move || at_work.end()).await;
     killed
         .map_err(failed)?
         .map_err(|error| failed(crate::chain(&error)))?;
@@ -103,7 +115,30 @@ pub(super) async fn run(
         return Ok(Ok(()));
     }
     let reason = || Reason::from(&end.reason).to_string();
-    Ok(Err(said.unwrap_or_else(reason)))
+    // Of its memory it cannot speak itself.
+    let starved = matches!(end.reason, EndReason::OutOfMemory { .. });
+    Ok(Err(said.filter(|_| !starved).unwrap_or_else(reason)))
+}
+
+/// A program that runs, and is ended when nobody waits for it any more: so it is when the agent stops. What that cannot end,
+/// the next agent does.
+struct AtWork(Option<(Arc<dyn Runtime>, Handle)>);
+
+impl AtWork {
+    /// **Blocking**, bounded by some seconds.
+    fn end(&mut self) -> Result<(), RuntimeError> {
+        let running = self.0.take();
+        running.map_or(Ok(()), |(runtime, handle)| runtime.kill(&handle))
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            let error = crate::chain(&error);
+            tracing::warn!(error, "cannot end what prepared a package");
+        }
+    }
 }
 
 async fn blocking<T: Send + 'static>(
@@ -131,7 +166,9 @@ fn launch(program: Program<'_>, home: &Path) -> Launch {
         primary: true,
     };
     let mut readable = program.readable;
-    readable.push(program.cwd.to_owned());
+    if !program.cwd.starts_with(program.folder) {
+        readable.push(program.cwd.to_owned());
+    }
     Launch {
         dir: start_of(program.folder),
         spec: Spec {
@@ -147,23 +184,37 @@ fn launch(program: Program<'_>, home: &Path) -> Launch {
         confinement: Some(Confinement {
             writable: vec![program.folder.to_owned()],
             readable,
+            resources: bounds(),
             egress: program.online.then(|| "*".to_owned()).into_iter().collect(),
+            deadline: Some(program.deadline + SPARE),
             ..Confinement::default()
         }),
     }
 }
 
-/// Ends what an earlier agent had at work on a folder.
-pub(super) fn call_off(runtime: &Arc<dyn Runtime>, start: &Path) {
+/// What a program may use: half of the machine, so that what runs on it goes on. A module's own limits say nothing of what
+/// installing takes, and modules share what is installed.
+fn bounds() -> Resources {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Resources {
+        memory_bytes: crate::facts::memory() / 2,
+        cpu_millis: (cores as u64 * 500).max(1000),
+        ..Resources::default()
+    }
+}
+
+/// Ends what is at work on a folder by what its start folder tells. False if it may still run.
+pub(super) fn call_off(runtime: &Arc<dyn Runtime>, start: &Path) -> bool {
     let ended = match runtime.adopt(start) {
         Ok(Adopted::Running(handle)) => runtime.kill(&handle),
         Ok(_) => Ok(()),
         Err(error) => Err(error),
     };
-    if let Err(error) = ended {
-        let error = crate::chain(&error);
+    if let Err(error) = &ended {
+        let error = crate::chain(error);
         tracing::warn!(?start, error, "cannot end what prepared a package");
     }
+    ended.is_ok()
 }
 
 /// Whether a path is the start folder of what writes to another.
@@ -278,8 +329,8 @@ mod tests {
         Arc::new(ProcessRuntime::isolated(shim, &config, &data).unwrap())
     }
 
-    async fn shell(folder: &Path, script: &str) -> Result<(), String> {
-        let program = Program {
+    fn program<'a>(folder: &'a Path, script: &str) -> Program<'a> {
+        Program {
             name: "pip",
             purpose: "venv-test".to_owned(),
             argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
@@ -288,8 +339,44 @@ mod tests {
             readable: Vec::new(),
             online: false,
             deadline: Duration::from_secs(60),
-        };
-        run(&runtime(), program).await.unwrap()
+        }
+    }
+
+    async fn shell(folder: &Path, script: &str) -> Result<(), String> {
+        run(&runtime(), program(folder, script)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_any_more_is_ended() {
+        let place = tempfile::tempdir_in(conformance::data()).unwrap();
+        let folder = place.path().join("one");
+        fs::create_dir(&folder).unwrap();
+        let (runtime, at) = (runtime(), folder.clone());
+        let by = runtime.clone();
+        let task = tokio::spawn(async move {
+            let script = format!("touch {}/begun; exec sleep 600", at.display());
+            run(&by, program(&at, &script)).await.map(|_| ())
+        });
+        while !folder.join("begun").exists() {
+            tokio::task::yield_now().await;
+        }
+        // As when the agent's event loop ends.
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+        let left = runtime.adopt(&start_of(&folder)).unwrap();
+        assert!(!matches!(left, Adopted::Running(_)), "{left:?}");
+    }
+
+    #[test]
+    fn a_program_may_use_half_of_the_machine() {
+        let (folder, home) = (Path::new("/data/one"), Path::new("/data/one/.home"));
+        let launch = launch(program(folder, "exit 0"), home);
+        let kept_to = launch.confinement.unwrap();
+        let all = crate::facts::memory();
+        assert!(all > 0);
+        assert_eq!(kept_to.resources.memory_bytes, all / 2);
+        assert!(kept_to.resources.cpu_millis >= 1000);
+        assert_eq!(kept_to.deadline, Some(Duration::from_secs(120)));
     }
 
     #[tokio::test]

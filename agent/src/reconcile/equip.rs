@@ -124,6 +124,7 @@ impl Reconciler {
             resources: spec.manifest.resources,
             egress: spec.manifest.egress.clone(),
             host: Some(self.host()),
+            deadline: None,
         }
     }
 

@@ -59,6 +59,8 @@ pub struct Confinement {
     pub egress: Vec<String>,
     /// Where they listen; none: on loopback.
     pub host: Option<IpAddr>,
+    /// After how long they are ended where something beside the agent can see to that; none: never.
+    pub deadline: Option<Duration>,
 }
 
 /// Where the package is in a container.

@@ -220,6 +220,10 @@ fn limits(wanted: &Wanted<'_>) -> Properties {
         all.push(("MemoryMax", resources.memory_bytes.into()));
         all.push(("MemorySwapMax", 0u64.into()));
     }
+    if let Some(deadline) = wanted.confinement.deadline {
+        let micros = u64::try_from(deadline.as_micros()).unwrap_or(u64::MAX);
+        all.push(("RuntimeMaxUSec", micros.into()));
+    }
     if resources.cpu_millis > 0 {
         // Microseconds in a second.
         all.push((
