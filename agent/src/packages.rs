@@ -3,6 +3,7 @@
 mod cache;
 mod fetch;
 mod sandbox;
+mod source;
 mod venv;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -4,6 +4,7 @@
 //! `venvs/DIGEST/RANDOM`, and found through the link `venvs/DIGEST/current`, which appears when it is complete. What was
 //! interrupted is therefore never used, and its pip is ended by the next agent.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -16,15 +17,19 @@ use tokio::process::Command;
 
 use super::Problem;
 use super::sandbox::{self, Program};
+use super::source::{self, Built};
 use crate::files::{make_dir, remove_dir, replace};
 use crate::runtime::Runtime;
 use crate::tools;
 
 /// What a package says it needs.
-const REQUIREMENTS: &str = "requirements.txt";
+pub(super) const REQUIREMENTS: &str = "requirements.txt";
 
 /// Where it may bring that along.
-const WHEELS: &str = "wheels";
+pub(super) const WHEELS: &str = "wheels";
+
+/// The copy of the package in its environment, where pip builds what the package brings along as sources.
+const SOURCES: &str = ".package";
 
 /// The link to the environment that is complete.
 const CURRENT: &str = "current";
@@ -68,7 +73,9 @@ pub(super) async fn make(
     let venv = folder.join(&name);
     let made = fill(&python, &venv, (digest, package), runtime).await;
     let (root, kept) = (root.to_owned(), made.is_ok().then_some(name));
-    let finished = tokio::task::spawn_blocking(move || finish(&root, &folder, kept.as_deref()));
+    let by = runtime.clone();
+    let finished =
+        tokio::task::spawn_blocking(move || finish(&root, &folder, kept.as_deref(), &by));
     let finished = finished
         .await
         .map_err(|error| Problem::here(format!("making its environment broke off: {error}")))?;
@@ -80,7 +87,12 @@ pub(super) async fn make(
 }
 
 /// Makes a new environment known, once it is on disk, and deletes all others of its package.
-fn finish(root: &Path, folder: &Path, name: Option<&str>) -> std::io::Result<()> {
+fn finish(
+    root: &Path,
+    folder: &Path,
+    name: Option<&str>,
+    runtime: &Arc<dyn Runtime>,
+) -> std::io::Result<()> {
     if let Some(name) = name {
         rustix::fs::syncfs(File::open(root)?)?;
         let link = folder.join("current.tmp");
@@ -89,7 +101,7 @@ fn finish(root: &Path, folder: &Path, name: Option<&str>) -> std::io::Result<()>
         std::fs::rename(&link, folder.join(CURRENT))?;
         File::open(folder)?.sync_all()?;
     }
-    tidy(folder);
+    tidy(folder, Some(runtime), true);
     Ok(())
 }
 
@@ -111,7 +123,17 @@ async fn fill(
     let unread = |error| Problem::of_disk("read", &config, &error);
     let made_by = std::fs::read(&config).map_err(unread)?;
     let offline = package.join(WHEELS).is_dir();
-    let done = sandbox::run(runtime, pip(venv, (digest, package), offline)).await?;
+    let (from, to) = (package.to_owned(), venv.join(SOURCES));
+    let copied = tokio::task::spawn_blocking(move || source::copy_if_built(&from, &to)).await;
+    let copied = copied
+        .map_err(|error| Problem::here(format!("copying its sources broke off: {error}")))?
+        .map_err(|error| Problem::of_disk("copy for pip", package, &error))?;
+    let sources = venv.join(SOURCES);
+    let cwd = copied.map_or(package, |_| sources.as_path());
+    let done = sandbox::run(runtime, pip((venv, cwd), (digest, package), offline)).await?;
+    if copied == Some(Built::Once) {
+        remove(&sources);
+    }
     // It says to the agent where Python is; what was installed has no say in that.
     replace(&config, &made_by, 0o644).map_err(|error| Problem::here(crate::chain(&error)))?;
     done.map_err(|said| {
@@ -133,7 +155,7 @@ async fn fill(
 
 /// Installs what a package asks for. That may run whatever its author likes.
 fn pip<'a>(
-    venv: &'a Path,
+    (venv, cwd): (&'a Path, &'a Path),
     (digest, package): (PackageDigest, &'a Path),
     offline: bool,
 ) -> Program<'a> {
@@ -156,9 +178,12 @@ fn pip<'a>(
         name: "pip",
         purpose: format!("venv-{}", &digest.hex()[..16]),
         argv,
-        cwd: package,
+        cwd,
         folder: venv,
-        readable: tools::python_of(venv).into_iter().collect(),
+        readable: tools::python_of(venv)
+            .into_iter()
+            .chain([package.to_owned()])
+            .collect(),
         online: !offline,
         deadline: DEADLINE,
     }
@@ -202,40 +227,55 @@ async fn run(mut command: Command) -> Result<Result<(), String>, Problem> {
 /// Deletes environments of packages that are not there, and all that was interrupted. At an agent's start.
 pub(super) fn sweep(root: &Path, packages: &Path, runtime: Option<&Arc<dyn Runtime>>) {
     for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
-        let left = std::fs::read_dir(entry.path())
-            .into_iter()
-            .flatten()
-            .flatten();
-        let starts = left
-            .map(|entry| entry.path())
-            .filter(|path| sandbox::is_start(path));
-        for (start, runtime) in starts.filter_map(|start| Some((start, runtime?))) {
-            sandbox::call_off(runtime, &start);
-        }
-        if packages.join(entry.file_name()).is_dir() {
-            tidy(&entry.path());
-        } else {
+        let wanted = packages.join(entry.file_name()).is_dir();
+        if tidy(&entry.path(), runtime, wanted) && !wanted {
             remove(&entry.path());
         }
     }
 }
 
-/// Takes the environment of a package away, at once; where it is now, to be deleted. After a crash the next sweep does.
+/// Takes the environment of a package away, at once; where it is now, to be deleted. After a crash the next sweep does, and
+/// where something may still be at work in it.
 pub(super) fn take_away(root: &Path, digest: PackageDigest) -> Option<PathBuf> {
+    if starts(&root.join(digest.hex())).next().is_some() {
+        return None;
+    }
     let gone = root.join(format!(".gone-{:016x}", rand::random::<u64>()));
     let taken = std::fs::rename(root.join(digest.hex()), &gone);
     taken.is_ok().then_some(gone)
 }
 
-/// Leaves of one package's folder the environment that is complete.
-fn tidy(folder: &Path) {
-    let current = std::fs::read_link(folder.join(CURRENT)).ok();
+/// The start folders in one package's folder.
+fn starts(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let found = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    found
+        .map(|entry| entry.path())
+        .filter(|path| sandbox::is_start(path))
+}
+
+/// Ends what was at work in one package's folder and leaves of it the environment that is complete, if that is `wanted`; and
+/// what could not be ended, with the environment it works on, for the next sweep. True if there is none of that.
+fn tidy(folder: &Path, runtime: Option<&Arc<dyn Runtime>>, wanted: bool) -> bool {
+    let at_work: Vec<PathBuf> = starts(folder)
+        .filter(|start| !runtime.is_some_and(|runtime| sandbox::call_off(runtime, start)))
+        .collect();
+    let mut kept: BTreeSet<PathBuf> = at_work
+        .iter()
+        .map(|start| start.with_extension(""))
+        .collect();
+    kept.extend(at_work.iter().cloned());
+    if wanted {
+        let current = folder.join(CURRENT);
+        let complete = std::fs::read_link(&current).ok();
+        kept.extend(complete.map(|name| folder.join(name)));
+        kept.insert(current);
+    }
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = PathBuf::from(entry.file_name());
-        if name.as_os_str() != CURRENT && Some(&name) != current.as_ref() {
+        if !kept.contains(&entry.path()) {
             remove(&entry.path());
         }
     }
+    at_work.is_empty()
 }
 
 /// Deletes a file or a folder.
@@ -274,6 +314,7 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
     data = os.environ["PIP_TEST_DATA"]
     status = open("/proc/self/status").read().split("\n")
     found = [line.replace("\t", " ") for line in status if line.startswith(("CapEff", "NoNewPrivs"))]
+    open("build.log", "w").write("built")
     found.append(tries("key", lambda: open(data + "/key").read()))
     found.append(tries("package", lambda: open(data + "/package/berth.toml", "a")))
     found.append(tries("data", lambda: open(data + "/new", "w")))
@@ -392,6 +433,33 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
         remove(&gone);
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
         assert_eq!(take_away(root.path(), digest(1)), None);
+    }
+
+    #[test]
+    fn what_could_not_be_ended_is_left_for_the_next_sweep() {
+        let (root, packages, runtime) = (root(), tempfile::tempdir().unwrap(), runtime());
+        let wanted = digest(1).hex();
+        std::fs::create_dir(packages.path().join(&wanted)).unwrap();
+        for folder in [wanted, digest(2).hex()].map(|name| root.path().join(name)) {
+            std::fs::create_dir_all(folder.join("one.start")).unwrap();
+            std::fs::create_dir(folder.join("one")).unwrap();
+            std::fs::create_dir(folder.join("other")).unwrap();
+            // Of a later build: what it says cannot be cleared away.
+            let record = "{\"version\":1000,\"launcher\":\"new\"}";
+            std::fs::write(folder.join("one.start/launcher.json"), record).unwrap();
+        }
+        sweep(root.path(), packages.path(), Some(&runtime));
+        for n in 1..=2 {
+            let folder = root.path().join(digest(n).hex());
+            let left = ["one", "one.start", "other"].map(|name| folder.join(name).exists());
+            assert_eq!(left, [true, true, false], "{n}");
+            assert_eq!(take_away(root.path(), digest(n)), None);
+            std::fs::remove_file(folder.join("one.start/launcher.json")).unwrap();
+        }
+        sweep(root.path(), packages.path(), Some(&runtime));
+        let left = std::fs::read_dir(root.path().join(digest(1).hex())).unwrap();
+        assert_eq!(left.count(), 0);
+        assert!(!root.path().join(digest(2).hex()).exists());
     }
 
     #[tokio::test]
