@@ -1,7 +1,9 @@
 //! What a relay counts, as a file of Prometheus' text format: for a textfile collector, and for the agent.
 
 use std::fmt::Write;
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use berth_model::relay::RelayStatistics;
@@ -58,17 +60,32 @@ pub fn parse(text: &str) -> RelayStatistics {
     figures
 }
 
-/// Replaces the file.
+/// Replaces the file. Everybody may read it, whatever the process's umask says: it holds no secret, and collectors run as
+/// users of their own.
 pub(crate) fn write(runtime: &Path, text: &str) -> io::Result<()> {
     let path = runtime.join(FILE);
     let fresh = path.with_extension("prom.new");
     std::fs::write(&fresh, text)?;
+    std::fs::set_permissions(&fresh, Permissions::from_mode(0o644))?;
     std::fs::rename(fresh, path)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn everybody_reads_the_file() {
+        let runtime = tempfile::tempdir().unwrap();
+        // What a umask of 0077 leaves of it.
+        let fresh = runtime.path().join("metrics.prom.new");
+        std::fs::write(&fresh, "").unwrap();
+        std::fs::set_permissions(&fresh, Permissions::from_mode(0o600)).unwrap();
+        write(runtime.path(), &text(RelayStatistics::default())).unwrap();
+        let file = std::fs::metadata(runtime.path().join(FILE)).unwrap();
+        assert_eq!(file.permissions().mode() & 0o777, 0o644);
+        assert!(!fresh.exists());
+    }
 
     #[test]
     fn figures_read_as_they_were_written() {
