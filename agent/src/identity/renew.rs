@@ -105,15 +105,45 @@ impl Renewer {
                         IdentityError::Refused(_) => most,
                         _ => backoff.wait(),
                     };
-                    let error = crate::chain(&error);
-                    tracing::warn!(error, again_in = ?wait, "cannot renew the node's certificate");
-                    // The session tries more often, and so knows sooner that the coordinator is back.
-                    tokio::select! {
-                        () = tokio::time::sleep(wait) => {}
-                        () = self.refused.notified() => {}
-                    }
+                    let text = crate::chain(&error);
+                    tracing::warn!(error = text, again_in = ?wait, "cannot renew the node's certificate");
+                    pause(&error, wait, &self.refused).await;
                 }
             }
         }
+    }
+}
+
+/// Waits until the next try. The session tries more often, and so knows sooner that a coordinator is back that could not
+/// be asked; but one that said no would say it again at each session that it refuses.
+async fn pause(error: &IdentityError, wait: Duration, refused: &Notify) {
+    let full = tokio::time::sleep(wait);
+    if matches!(error, IdentityError::Refused(_)) {
+        return full.await;
+    }
+    tokio::select! {
+        () = full => {}
+        () = refused.notified() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_that_fail_hasten_nothing_that_was_refused() {
+        const WAIT: Duration = Duration::from_secs(300);
+        let waited = async |error: IdentityError| {
+            let refused = Notify::new();
+            refused.notify_one();
+            let before = tokio::time::Instant::now();
+            pause(&error, WAIT, &refused).await;
+            before.elapsed()
+        };
+        let away = IdentityError::Unavailable("connection refused".to_owned());
+        assert!(waited(away).await < WAIT);
+        let removed = IdentityError::Refused("node n1 was removed".to_owned());
+        assert!(waited(removed).await >= WAIT);
     }
 }
