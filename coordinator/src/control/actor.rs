@@ -171,7 +171,6 @@ impl Actor {
         joining::prune_tokens(&mut self.world);
         gateways::prune(&mut self.world);
         drains::count_down(&mut self.world);
-        self.observe();
         self.settle();
         self.seal()
     }
@@ -304,6 +303,7 @@ impl Actor {
                 _ => answer(&self.world, Ok(())),
             }
         }
+        self.observe();
         Ok(problem.is_none())
     }
 
@@ -359,6 +359,7 @@ impl Actor {
         self.world.store_problem = Some(error.to_string());
         self.retry = Some(self.world.now.after(TICK.0));
         self.stale = true;
+        self.unobserved = true;
         self.ring();
         Ok(Problem::unavailable(format!(
             "the change could not be stored, so it was not made: {error}"
@@ -385,7 +386,8 @@ impl Actor {
         self.seal()
     }
 
-    /// Takes the fleet's figures, which looks at all of it: at most once a second.
+    /// Takes the fleet's figures, which looks at all of it: at most once a second. Only where no draft is open: what the
+    /// store then refuses has never been.
     fn observe(&mut self) {
         let now = self.world.now;
         let due = self.observed.is_none_or(|at| now >= at.after(TICK.0));

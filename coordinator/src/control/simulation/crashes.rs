@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_model::api::ServiceView;
+use berth_model::api::{CreateToken, Deploy, ServiceView};
 use berth_model::problem::Problem;
 use berth_store::{Store, Txn};
 use proptest::prelude::*;
 
 use super::fleet::{Fleet, begin, web};
-use crate::control::testing::{Fault, MemStore};
+use crate::control::testing::{Fault, MemStore, TestClock, model_version};
 use crate::control::{Command, Config, start};
 
 #[tokio::test(start_paused = true)]
@@ -93,6 +93,47 @@ async fn a_restored_store_looks_before_it_acts_and_adopts_what_runs() {
         .unwrap();
     let restored = events.iter().filter(|e| e.kind == "restored").count();
     assert_eq!(restored, 1);
+}
+
+/// What the store refuses was never there, for `/metrics` neither.
+#[tokio::test(start_paused = true)]
+async fn figures_never_show_what_could_not_be_stored() {
+    let store = MemStore::on(&Arc::default());
+    let clock = TestClock(tokio::time::Instant::now());
+    let (handle, _actor) = begin(&store, &clock).await;
+    let model = Box::new(model_version("dga", "1.0.0", 0));
+    let register = |reply| Command::RegisterModel(model, reply);
+    handle.ask(register).await.unwrap();
+    let token = |reply| Command::CreateToken(CreateToken::default(), reply);
+    let deploy = |reply| {
+        let wanted = Deploy {
+            model: "dga".into(),
+            service: Some(web()),
+            ..Deploy::default()
+        };
+        Command::Deploy(Box::new(wanted), reply)
+    };
+    let services = || {
+        let text = handle.metrics().render();
+        let mut states = text.lines().filter(|l| l.starts_with("berth_services{"));
+        states.any(|state| !state.ends_with(" 0"))
+    };
+    // The figures are taken at the first change; at the third they are due again, for the second.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    handle.ask(token).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    handle.ask(token).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    store.fault.lock().unwrap().full = true;
+    handle.ask(deploy).await.unwrap_err();
+    assert!(!services());
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(!services());
+    *store.fault.lock().unwrap() = Fault::default();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    handle.ask(deploy).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(services());
 }
 
 #[tokio::test(start_paused = true)]
