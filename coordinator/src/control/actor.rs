@@ -378,6 +378,8 @@ impl Actor {
             agents::close(&mut self.world, connection);
             self.stale = true;
         }
+        #[cfg(test)]
+        self.world.live.check();
         if std::mem::take(&mut self.news) {
             self.unobserved = true;
             self.observe();

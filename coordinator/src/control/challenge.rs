@@ -149,6 +149,7 @@ fn dismiss(world: &mut World, node: &AgentName) {
         .get_mut(node)
         .and_then(|n| n.session.take());
     if let Some(session) = session {
+        world.live.connections.remove(&session.connection);
         // A full outbox cannot be told; dropping it ends the session as well.
         let _ = session.outbox.try_send(ToAgent::Refuse(
             "replaced".to_owned(),

@@ -149,6 +149,14 @@ impl Live {
         (session.connection == connection).then(|| name.clone())
     }
 
+    /// Each connection that is noted is a session's.
+    #[cfg(test)]
+    pub(crate) fn check(&self) {
+        let mut noted = self.connections.keys();
+        let over = noted.find(|connection| self.agent_of(**connection).is_none());
+        assert!(over.is_none(), "kept though it is over: {over:?}");
+    }
+
     /// The planner is to be told anew of an agent's node.
     pub(crate) fn touch(&mut self, agent: &AgentName) {
         self.touched.extend(agent.node().cloned());

@@ -90,6 +90,7 @@ pub(crate) fn removed_nodes(world: &mut World) {
         if let Some(session) = live.and_then(|live| live.session) {
             let why = agents::removed(&name).detail;
             let refusal = ToAgent::Refuse(agents::REMOVED.to_owned(), why);
+            world.live.connections.remove(&session.connection);
             // One that does not keep up loses its connection, and is told when it is back.
             let _ = session.outbox.try_send(refusal);
         }
