@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use berth_model::id::NodeName;
+use berth_model::node::{Condition, NodeRecord, NodeState};
 use berth_model::relay::{Caller, Role};
 
 use super::agent::AgentName;
@@ -22,18 +23,24 @@ fn allowed(world: &World) -> Vec<Caller> {
         .collect()
 }
 
-/// The nodes whose relays go by an older list, for all that is known: the agent has no session, or was not told yet.
+/// The nodes of which it is not known whether their relays go by the newest list.
 pub(crate) fn untold(world: &World) -> Vec<NodeName> {
-    let told = |name: &NodeName| {
-        let agent = world.live.agents.get(&AgentName::Node(name.clone()));
-        let session = agent.and_then(|agent| agent.session.as_ref());
-        // While settling nobody is told.
-        !world.settling && session.is_some_and(|session| session.told_callers)
-    };
     let relays = world.records.nodes.values();
     let relays = relays.filter(|node| node.facts.relay.is_some());
-    let names = relays.map(|node| node.name.clone());
-    names.filter(|name| !told(name)).collect()
+    let untold = relays.filter(|node| !is_told(world, node));
+    untold.map(|node| node.name.clone()).collect()
+}
+
+/// Its agent was told, was heard of lately, and has no trouble with its relay.
+fn is_told(world: &World, node: &NodeRecord) -> bool {
+    let agent = world.live.agents.get(&AgentName::Node(node.name.clone()));
+    let session = agent.and_then(|agent| agent.session.as_ref());
+    let mut conditions = node.facts.conditions.iter();
+    // While settling nobody is told.
+    !world.settling
+        && session.is_some_and(|session| session.told_callers)
+        && world.node_state(&node.name) == NodeState::Ready
+        && !conditions.any(|condition| condition.kind == Condition::RELAY)
 }
 
 /// Tells the connected nodes that do not know yet. While settling none is told: gateways that came after the
@@ -70,6 +77,14 @@ pub(crate) fn tell(world: &mut World) -> Vec<ConnectionId> {
         if session.outbox.try_send(word).is_err() {
             over.push(session.connection);
         }
+    }
+    #[cfg(test)]
+    for (name, agent) in &live.agents {
+        let mut told = agent.session.iter().map(|session| session.told_callers);
+        assert!(
+            name.node().is_none() || told.all(|told| told),
+            "{name} was not told"
+        );
     }
     over
 }

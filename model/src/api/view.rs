@@ -265,7 +265,8 @@ pub struct GatewayView {
     /// Whether it was sent away: no relay lets it in.
     #[serde(default)]
     pub revoked: bool,
-    /// Of one that was sent away: the nodes whose relays were not told yet, as their agents are out of reach.
+    /// Of one that was sent away: the nodes of which it is not known whether their relays were told, as their agents are
+    /// not connected or have trouble with them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub untold: Vec<NodeName>,
     /// Whether it has acknowledged the newest table.

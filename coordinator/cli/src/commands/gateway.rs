@@ -39,13 +39,24 @@ fn still(view: &GatewayView) -> String {
     match nodes.len() {
         0 => String::new(),
         1 => format!(
-            ", but the relay of {} was not told yet and may let it in until the agent there is back",
+            ", but it is not known whether the relay of {} was told, which may let it in until then: its agent is not \
+             connected or has trouble with it",
             nodes.join(", ")
         ),
         n => format!(
-            ", but {n} relays were not told yet and may let it in until the agents there are back: {}",
-            nodes.join(", ")
+            ", but it is not known whether {n} relays were told, which may let it in until then: the agents there \
+             are not connected or have trouble with them: {}",
+            few(&nodes)
         ),
+    }
+}
+
+/// The first of many names.
+fn few(names: &[&str]) -> String {
+    const FEW: usize = 5;
+    match names.len().checked_sub(FEW) {
+        None | Some(0) => names.join(", "),
+        Some(more) => format!("{} and {more} more", names[..FEW].join(", ")),
     }
 }
 
@@ -58,7 +69,7 @@ fn gateways(gateways: &[GatewayView], width: Option<usize>) -> String {
                     revoked: true,
                     untold,
                     ..
-                } if !untold.is_empty() => "revoked, not yet everywhere",
+                } if !untold.is_empty() => "revoked, perhaps not everywhere yet",
                 GatewayView { revoked: true, .. } => "revoked",
                 GatewayView {
                     connected: false, ..
@@ -105,8 +116,16 @@ mod tests {
             untold: vec!["n1".parse().unwrap(), "n2".parse().unwrap()],
             ..view("c", false, true)
         };
-        assert!(still(&cut_off).ends_with("there are back: n1, n2"));
+        assert!(still(&cut_off).ends_with("with them: n1, n2"));
+        let many = GatewayView {
+            untold: (1..=7).map(|n| format!("n{n}").parse().unwrap()).collect(),
+            ..cut_off.clone()
+        };
+        assert!(still(&many).ends_with("with them: n1, n2, n3, n4, n5 and 2 more"));
         let text = gateways(&[cut_off], None);
-        assert!(text.contains("revoked, not yet everywhere"), "{text}");
+        assert!(
+            text.contains("revoked, perhaps not everywhere yet"),
+            "{text}"
+        );
     }
 }

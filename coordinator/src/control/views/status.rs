@@ -244,8 +244,9 @@ fn gateways(world: &World) -> Vec<StatusProblem> {
             Level::Warning,
             format!("gateway/{}", g.name),
             format!(
-                "revoked, but relays that were not told yet may let it in until their agents are back: {}; if its key may \
-                 be in wrong hands, close their port on the network or stop berth-relay there",
+                "revoked, but it is not known whether these nodes' relays were told, as their agents are not connected \
+                 or have trouble with them: {}; a relay that was not lets it in until then: if its key may be in wrong \
+                 hands, close their port on the network or stop berth-relay there",
                 few(&nodes)
             ),
         ));

@@ -1,4 +1,5 @@
-use berth_model::id::GatewayName;
+use berth_model::id::{GatewayName, NodeName};
+use berth_model::node::Condition;
 use berth_model::relay::RelayFacts;
 use berth_model::route::Order;
 use berth_plan::{GatewaySeen, Session};
@@ -185,9 +186,31 @@ fn it_is_said_which_relays_may_still_let_a_revoked_gateway_in() {
     w.settling = true;
     assert_eq!(untold(&w), ["n1", "n2"]);
     w.settling = false;
+    assert_eq!(untold(&w), ["n2"]);
+    // Its agent was told, but cannot tell the relay, for all that is known.
+    let mut record = w.records.nodes[&NodeName::new("n1").unwrap()].clone();
+    let well = record.clone();
+    record.facts.conditions.push(Condition {
+        kind: Condition::RELAY.to_owned(),
+        message: "it does not answer".to_owned(),
+    });
+    w.records.nodes.put(record.name.clone(), record);
+    assert_eq!(untold(&w), ["n1", "n2"]);
+    w.records.nodes.put(well.name.clone(), well);
+    assert_eq!(untold(&w), ["n2"]);
+    // The session is there, but nothing has come over it for most of the lease.
+    let now = w.now;
+    w.now = now.after(w.settings.node_lease.0 * 2 / 3);
+    assert_eq!(untold(&w), ["n1", "n2"]);
+    w.now = now;
     let n1 = AgentName::Node("n1".parse().unwrap());
     w.live.agents.get_mut(&n1).unwrap().session = None;
     assert_eq!(untold(&w), ["n1", "n2"]);
+    // One that has never shown a key is on no relay's list.
+    let mut record = w.records.gateways[&name].clone();
+    record.key = String::new();
+    w.records.gateways.put(name.clone(), record);
+    assert!(untold(&w).is_empty());
     while words.try_recv().is_ok() {}
 }
 
