@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use berth_tests::{PortSlice, bin, on_path, output_of, skip, tests_folder};
+use berth_tests::{PortSlice, bin, on_path, output_of, skip, tests_folder, until};
 use tempfile::TempDir;
 
 /// A newcomer: a home of their own, the programs on PATH. What `berth up` started ends with it.
@@ -108,8 +108,15 @@ fn between<'a>(text: &'a str, from: &str, to: &str) -> Result<&'a str> {
     Ok(part)
 }
 
-#[test]
-fn the_readmes_first_deploy_and_the_page_on_it_work_as_they_stand() -> Result<()> {
+/// Whether `berth status` finds nothing wrong but, perhaps, how little room the machine's disk has.
+fn is_well(status: &str) -> bool {
+    let (problems, _) = status.split_once("\n\n").unwrap_or((status, ""));
+    let mut problems = problems.lines();
+    problems.all(|line| line == "All is well." || line.contains(": disk-low: "))
+}
+
+#[tokio::test]
+async fn the_readmes_first_deploy_and_the_page_on_it_work_as_they_stand() -> Result<()> {
     let readme = page("README.md")?;
     let lines = commands(between(
         &readme,
@@ -120,6 +127,16 @@ fn the_readmes_first_deploy_and_the_page_on_it_work_as_they_stand() -> Result<()
     let mut newcomer = Newcomer::new()?;
     let mut said = Vec::new();
     for line in lines.iter().filter(|line| !line.starts_with("export PATH")) {
+        if line.starts_with("berth status") {
+            until("all to be well", || {
+                let text = newcomer.types(line);
+                async move {
+                    let text = text?;
+                    Ok((is_well(&text), text))
+                }
+            })
+            .await?;
+        }
         said.push((*line, newcomer.types(line)?));
     }
     let of = |begin: &str| {
@@ -129,7 +146,7 @@ fn the_readmes_first_deploy_and_the_page_on_it_work_as_they_stand() -> Result<()
     ensure!(of("berth predict").contains("predictions"), "{said:?}");
     ensure!(of("berth deploy").contains("2 of 2 instances"), "{said:?}");
     ensure!(of("berth logs").lines().count() > 1, "{said:?}");
-    ensure!(of("berth status").contains("All is well."), "{said:?}");
+    ensure!(!of("berth status").is_empty(), "{said:?}");
 
     // The next `berth up` serves it again, and the page's own commands change nothing of it.
     let first = page("docs/first-deploy.md")?;
